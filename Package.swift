@@ -16,9 +16,19 @@ let package = Package(
   products: [
     .library(name: "VMBus", targets: ["VMBus"])
   ],
+  dependencies: [
+    .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
+    .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
+    .package(url: "https://github.com/apple/swift-system.git", from: "1.5.0"),
+  ],
   targets: [
     .systemLibrary(name: "CLinux", path: "CShims/CLinux"),
     .target(name: "VMBus", swiftSettings: settings),
+    .target(
+      name: "Platform",
+      dependencies: ["CLinux", .product(name: "SystemPackage", package: "swift-system")],
+      swiftSettings: settings),
+    .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
