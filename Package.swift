@@ -28,6 +28,7 @@ let package = Package(
       name: "Platform",
       dependencies: ["CLinux", .product(name: "SystemPackage", package: "swift-system")],
       swiftSettings: settings),
+    .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
   ],
