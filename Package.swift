@@ -19,7 +19,11 @@ let package = Package(
   targets: [
     .systemLibrary(name: "CLinux", path: "CShims/CLinux"),
     .target(name: "VMBus", swiftSettings: settings),
+    .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
+    .testTarget(
+      name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
+      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )
