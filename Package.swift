@@ -30,7 +30,11 @@ let package = Package(
       swiftSettings: settings),
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
+    .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
+    .testTarget(
+      name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
+      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )
