@@ -272,6 +272,13 @@ static inline uint64_t vmbus_now(void) {
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
+/// The same clock at its last tick.
+static inline uint64_t vmbus_coarse_now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
 /// A counter that runs at a constant rate and costs a few cycles to read.
 static inline uint64_t vmbus_cycles(void) {
 #if defined(__x86_64__)
