@@ -20,9 +20,15 @@ let package = Package(
     .systemLibrary(name: "CLinux", path: "CShims/CLinux"),
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+    .target(
+      name: "SimulatedHost", dependencies: ["CLinux", "StorageProtocol", "VMBus"],
+      swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "SimulatedHostTests", dependencies: ["SimulatedHost", "StorageProtocol", "VMBus"],
       swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
