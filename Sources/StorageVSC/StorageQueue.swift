@@ -61,6 +61,9 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
 
   @inlinable public var isReady: Bool { phase == .ready }
   public var counters: ChannelCounters { channel.counters }
+  /// Packets taken from the ring so far: a `poll` that took any, even if it drops them, has worked
+  /// and must tell its worker so.
+  @inlinable public var received: UInt64 { channel.counters.received }
   /// The state of the rings, for people.
   public var snapshot: (outgoing: RingSnapshot, incoming: RingSnapshot) { channel.snapshot }
   /// Requests under way, those included that timed out and whose completion has not come.

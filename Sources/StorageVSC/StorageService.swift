@@ -60,17 +60,20 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   // MARK: - Pollable
 
   mutating func poll(budget: Int) -> Int? {
+    // Packets that are not passed on count too: what was taken from the ring is work.
+    let before = queue.received
     var work = 0
-    while work < budget, let completion = queue.next() {
+    while work < budget || queue.failure != nil, let completion = queue.next() {
       finish(completion)
-      work &+= 1
+      work = Int(truncatingIfNeeded: queue.received &- before)
     }
+    work = Int(truncatingIfNeeded: queue.received &- before)
     if !isAnnounced, let disk = queue.disk {
       isAnnounced = true
       life.ready(disk)
     }
-    // When it is dropped, `deinit` tells everybody.
-    if queue.failure != nil { return work < budget ? nil : work }
+    // `next` has run dry, so all that was under way is told; `deinit` tells the rest.
+    if queue.failure != nil { return nil }
     if isAnnounced { work &+= begin() }
     queue.publish()
     return work
