@@ -49,6 +49,10 @@ let package = Package(
       swiftSettings: settings),
 
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
+    .testTarget(
+      name: "SimulatedBusTests",
+      dependencies: ["Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
