@@ -41,7 +41,8 @@ import Testing
     }
   }
 
-  /// A message of each type about channel 1 and GPADL 1, and the two numbers next to the table.
+  /// A message of each type about channel 1 and GPADL 1; the two types that do not exist are
+  /// bare headers.
   static func bytes(_ type: UInt32, _ version: Version) -> [UInt8] {
     let context = MessageContext(version: version.version, features: version.features)
     let message: ControlMessage? =
