@@ -10,20 +10,23 @@ public enum TrailerCheck: Sendable {
 
 /// The end of a ring that reads packets.
 ///
-/// A packet is copied out whole, into private memory, and then checked; nothing in the ring is
-/// looked at twice. The space of received packets is given back all at once by `commit`, which
-/// tells whether the peer waits for it and must be signalled.
+/// A packet's descriptor is copied out and checked, then its bytes are copied out whole, into
+/// private memory; nothing in the ring is looked at twice. The space of received packets is given
+/// back all at once by `commit`, which tells whether the peer waits for it and must be signalled.
+@safe
 public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
   @usableFromInline let memory: Memory
   @usableFromInline let control: RingControl
-  @usableFromInline let size: UInt32
+  /// The data area: `memory.data`, asked once.
+  @usableFromInline let data: UnsafeMutableRawPointer
+  @usableFromInline let size: Int
   @usableFromInline let trailerCheck: TrailerCheck
   /// Where the next packet starts.
-  @usableFromInline var next: UInt32
+  @usableFromInline var next: Int
   /// What the peer was last told.
-  @usableFromInline var committed: UInt32
-  /// The peer's index when it was last read, checked.
-  @usableFromInline var peer: UInt32
+  @usableFromInline var committed: Int
+  /// Bytes from `next` on that the peer is known to have published.
+  @usableFromInline var available: Int
 
   /// Takes up a ring, with its interrupt masked until `arm`.
   public init(_ memory: consuming Memory, trailerCheck: TrailerCheck = .verify) throws(RingError) {
@@ -31,13 +34,14 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
     // Safe: the memory promises a mapped control page for as long as it lives, and it lives here.
     let control = unsafe RingControl(page: memory.controlPage)
     let own = try checkedIndex(control.consumerIndex.load(), size)
+    unsafe self.data = memory.data
     self.memory = memory
     self.control = control
     self.size = size
     self.trailerCheck = trailerCheck
     self.next = own
     self.committed = own
-    self.peer = own
+    self.available = 0
     control.interruptMask.store(1)
   }
 
@@ -45,83 +49,83 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
   ///
   /// After an error the ring is corrupt and the channel must end; the consumer stays where it was.
   @inlinable
+  @inline(__always)
   public mutating func receive(into buffer: inout PacketBuffer) throws(RingError) -> Packet? {
-    var available = published
     if available == 0 {
-      peer = try checkedIndex(control.producerIndex.load(), size)
-      available = published
+      available = try publishedByPeer()
       if available == 0 { return nil }
     }
-    guard available >= 24 else { throw .truncated(available: Int(available)) }
+    guard available >= 24 else { throw .truncated(available: available) }
 
     let start = next
-    var offset = start
-    let first = load(at: &offset)
-    let transactionID = load(at: &offset)
-    let type = PacketType(rawValue: UInt16(truncatingIfNeeded: first))
-    let dataOffset8 = UInt16(truncatingIfNeeded: first >> 16)
-    let length8 = UInt16(truncatingIfNeeded: first >> 32)
-    let flags = UInt16(truncatingIfNeeded: first >> 48)
+    // Safe: indices are multiples of 8 below `size`; the second word may lie behind the end.
+    let first = unsafe RingMath.load(data + start)
+    let transactionID = unsafe RingMath.load(data + (start &+ 8 == size ? 0 : start &+ 8))
+    let type = first & 0xffff
+    let dataOffset = Int(truncatingIfNeeded: first >> 13 & 0x7fff8)
+    let length = Int(truncatingIfNeeded: first >> 29 & 0x7fff8)
+    let flags = first >> 48
 
-    // A packet with its trailer may not end past the published index.
-    guard dataOffset8 >= 2, length8 >= dataOffset8, UInt32(length8) &* 8 &+ 8 <= available else {
-      throw .badLength(
-        offset: start, length8: length8, dataOffset8: dataOffset8, available: Int(available))
-    }
-    // Types 6, 7, 9 and 11; the two with ranges have at least 8 bytes of them.
+    // Types 6, 7, 9 and 11; the two with ranges (7 and 9) have at least 8 bytes of them. A packet
+    // with its trailer may not end past the published index.
     let known: UInt64 = 1 << 6 | 1 << 7 | 1 << 9 | 1 << 11
-    guard type.rawValue < 64, known >> type.rawValue & 1 != 0 else {
-      throw .badType(offset: start, type: type.rawValue)
+    let ranged: UInt64 = 1 << 7 | 1 << 9
+    let body = length &- 16
+    guard type < 64, known >> type & 1 != 0, flags <= 1,
+      dataOffset >= 16 &+ Int(truncatingIfNeeded: ranged >> type & 1) &* 8,
+      length >= dataOffset, length &+ 8 <= available, body <= buffer.capacity
+    else { throw fault(first, capacity: buffer.capacity) }
+
+    let end = start &+ length
+    let trailer: UInt64
+    if end < size {
+      // Safe: descriptor, body and trailer end at or before the end of the data area, and the
+      // buffer has room for the body.
+      unsafe RingMath.copy(from: data + start + 16, to: buffer.start, body)
+      trailer = unsafe RingMath.load(data + end)
+    } else {
+      trailer = copyAcrossEnd(body, into: &buffer)
     }
-    let hasRanges = type == .gpaDirect || type == .transferPages
-    guard !hasRanges || dataOffset8 >= 3 else {
-      throw .badLength(
-        offset: start, length8: length8, dataOffset8: dataOffset8, available: Int(available))
+    guard trailer >> 32 == UInt64(truncatingIfNeeded: start) || trailerCheck == .ignore else {
+      throw .badTrailer(offset: UInt32(truncatingIfNeeded: start), found: trailer)
     }
-    guard flags & ~1 == 0 else { throw .badFlags(offset: start, flags: flags) }
-    let body = (Int(length8) &- 2) &* 8
-    guard body <= buffer.capacity else {
-      throw .packetTooLarge(byteCount: body, limit: buffer.capacity)
-    }
-    copy(body, from: &offset, into: &buffer)
-    let trailer = load(at: &offset)
-    guard trailer >> 32 == UInt64(start) || trailerCheck == .ignore else {
-      throw .badTrailer(offset: start, found: trailer)
-    }
-    next = offset
-    let ranges = (Int(dataOffset8) &- 2) &* 8
+    available &-= length &+ 8
+    let after = end &+ 8
+    next = after >= size ? after &- size : after
     return Packet(
-      type: type, completionRequested: flags & 1 != 0, transactionID: transactionID,
-      rangesByteCount: ranges, payloadByteCount: body &- ranges)
+      type: PacketType(rawValue: UInt16(truncatingIfNeeded: type)),
+      completionRequested: flags != 0, transactionID: transactionID,
+      rangesByteCount: dataOffset &- 16, payloadByteCount: length &- dataOffset)
   }
 
   /// Gives the space of what was received back. Returns whether the peer must be signalled: it
   /// waits for space, had too little before, and has enough now.
   @inlinable
+  @inline(__always)
   public mutating func commit() -> Bool {
-    guard next != committed else { return false }
     let before = committed
+    guard next != before else { return false }
     committed = next
     // Store, then load (law 6).
-    control.consumerIndex.store(next)
+    control.consumerIndex.store(UInt32(truncatingIfNeeded: next))
     // Some peers set the ring's size less one.
     let pending = control.pendingSendSize.load() & ~7
     guard pending != 0 else { return false }
-    let producer = control.producerIndex.load()
-    // A corrupt index is found, and reported, by the next `receive`.
-    guard producer < size else { return false }
-    return free(producer, before) < pending && free(producer, next) >= pending
+    return frees(Int(pending), before: before)
   }
 
   /// Asks for an interrupt at the next packet, and looks once more. Returns true when there is
   /// a packet already: then the caller goes on polling (the mask may stay as it is or be set
   /// again by `mask`), and must not sleep.
+  ///
+  /// Commit first: a peer signals only when all of its packets were given back. While some were
+  /// not, this returns true, so that nobody sleeps who could not be woken.
   @inlinable
   public mutating func arm() throws(RingError) -> Bool {
     control.interruptMask.store(0)
     // The store above, then this load (law 6).
-    peer = try checkedIndex(control.producerIndex.load(), size)
-    return peer != next
+    available = try publishedByPeer()
+    return available != 0 || next != committed
   }
 
   /// Asks for no interrupts while polling.
@@ -133,34 +137,71 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
 
   public var snapshot: RingSnapshot { RingSnapshot(control) }
 
-  @inlinable var published: UInt32 { peer >= next ? peer &- next : size &- (next &- peer) }
-
+  /// Bytes that the peer has published beyond `next`.
   @inlinable
-  func free(_ producer: UInt32, _ consumer: UInt32) -> UInt32 {
-    (consumer > producer ? consumer &- producer : size &- (producer &- consumer)) &- 8
+  @inline(__always)
+  func publishedByPeer() throws(RingError) -> Int {
+    let index = try checkedIndex(control.producerIndex.load(), size)
+    return RingMath.distance(from: next, to: index, size)
   }
 
-  // MARK: - Copies. All offsets are our own and below `size`.
+  // MARK: - What is rare
 
-  @inlinable
-  func load(at offset: inout UInt32) -> UInt64 {
-    let value = unsafe memory.data.load(fromByteOffset: Int(offset), as: UInt64.self)
-    offset &+= 8
-    if offset == size { offset = 0 }
-    return UInt64(littleEndian: value)
-  }
-
-  @inlinable
-  func copy(_ count: Int, from offset: inout UInt32, into buffer: inout PacketBuffer) {
-    let untilEnd = Int(size &- offset)
-    // Safe: the caller checked `count` against the published bytes and the buffer.
-    if count <= untilEnd {
-      unsafe buffer.start.copyMemory(from: memory.data + Int(offset), byteCount: count)
-    } else {
-      unsafe buffer.start.copyMemory(from: memory.data + Int(offset), byteCount: untilEnd)
-      unsafe (buffer.start + untilEnd).copyMemory(from: memory.data, byteCount: count &- untilEnd)
+  /// Whether moving from `before` to `next` gave the peer the bytes that it waits for.
+  @usableFromInline
+  @inline(never)
+  func frees(_ pending: Int, before: Int) -> Bool {
+    // A corrupt index is found, and reported, by the next `receive`.
+    guard let producer = try? checkedIndex(control.producerIndex.load(), size) else {
+      return false
     }
-    offset &+= UInt32(truncatingIfNeeded: count)
+    let limit = size &- 8
+    return limit &- RingMath.distance(from: before, to: producer, size) < pending
+      && limit &- RingMath.distance(from: next, to: producer, size) >= pending
+  }
+
+  /// What is wrong with a descriptor that was refused, told from the private copy of it.
+  @usableFromInline
+  @inline(never)
+  func fault(_ first: UInt64, capacity: Int) -> RingError {
+    let offset = UInt32(truncatingIfNeeded: next)
+    let type = PacketType(rawValue: UInt16(truncatingIfNeeded: first))
+    let dataOffset8 = UInt16(truncatingIfNeeded: first >> 16)
+    let length8 = UInt16(truncatingIfNeeded: first >> 32)
+    let flags = UInt16(truncatingIfNeeded: first >> 48)
+    switch type {
+    case .inBand, .completion, .gpaDirect, .transferPages: break
+    default: return .badType(offset: offset, type: type.rawValue)
+    }
+    let least: UInt16 = type == .gpaDirect || type == .transferPages ? 3 : 2
+    guard dataOffset8 >= least, length8 >= dataOffset8, Int(length8) &* 8 &+ 8 <= available else {
+      return .badLength(
+        offset: offset, length8: length8, dataOffset8: dataOffset8, available: available)
+    }
+    guard flags <= 1 else { return .badFlags(offset: offset, flags: flags) }
+    return .packetTooLarge(byteCount: Int(length8) &* 8 &- 16, limit: capacity)
+  }
+
+  /// Copies a body out that lies round the end of the data area, or right before it. Returns the
+  /// trailer.
+  @usableFromInline
+  @inline(never)
+  func copyAcrossEnd(_ count: Int, into buffer: inout PacketBuffer) -> UInt64 {
+    var offset = next &+ 16
     if offset >= size { offset &-= size }
+    let untilEnd = size &- offset
+    // Safe: the caller checked `count` against the published bytes and against the buffer.
+    if count <= untilEnd {
+      unsafe RingMath.copy(from: data + offset, to: buffer.start, count)
+    } else {
+      unsafe RingMath.copy(from: data + offset, to: buffer.start, untilEnd)
+      unsafe RingMath.copy(from: data, to: buffer.start + untilEnd, count &- untilEnd)
+    }
+    offset &+= count
+    if offset >= size { offset &-= size }
+    return unsafe RingMath.load(data + offset)
   }
 }
+
+// Safe: see `RingProducer`.
+extension RingConsumer: @unchecked Sendable where Memory: Sendable & ~Copyable {}

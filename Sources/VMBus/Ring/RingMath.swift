@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Arithmetic and copies that both ends of a ring share. Offsets are never a peer's: they are
+/// counted here, or were checked when they were read.
+@usableFromInline
+enum RingMath {
+  /// Bytes from one index on to another, round the end.
+  @inlinable
+  @inline(__always)
+  static func distance(from start: Int, to end: Int, _ size: Int) -> Int {
+    end >= start ? end &- start : size &- (start &- end)
+  }
+
+  @unsafe
+  @inlinable
+  @inline(__always)
+  static func store(_ value: UInt64, _ target: UnsafeMutableRawPointer) {
+    unsafe target.storeBytes(of: value.littleEndian, as: UInt64.self)
+  }
+
+  /// Reads 8 bytes that the peer may be writing: atomic, so that no compiler may read them twice,
+  /// nor read what was copied before this from the ring again.
+  @unsafe
+  @inlinable
+  @inline(__always)
+  static func load(_ source: UnsafeMutableRawPointer) -> UInt64 {
+    UInt64(littleEndian: unsafe RingWord64(source).loadRelaxed())
+  }
+
+  @unsafe
+  @inlinable
+  @inline(__always)
+  static func copy(_ bytes: RawSpan, to target: UnsafeMutableRawPointer) {
+    unsafe bytes.withUnsafeBytes { source in
+      guard let start = source.baseAddress else { return }
+      unsafe copy(from: start, to: target, source.count)
+    }
+  }
+
+  /// Copies `count` bytes between places that do not overlap. Short packets are the many, and a
+  /// call costs more than their bytes: up to 128 bytes are copied here.
+  @unsafe
+  @inlinable
+  @inline(__always)
+  static func copy(
+    from source: UnsafeRawPointer, to target: UnsafeMutableRawPointer, _ count: Int
+  ) {
+    if count > 128 || count < 16 {
+      if count == 8 {
+        unsafe move(SIMD8<UInt8>.self, source, target, 0)
+      } else {
+        unsafe target.copyMemory(from: source, byteCount: count)
+      }
+    } else {
+      // From both ends towards the middle, where the halves may overlap.
+      let last = count &- 16
+      unsafe move(SIMD16<UInt8>.self, source, target, 0)
+      unsafe move(SIMD16<UInt8>.self, source, target, last)
+      if count > 32 {
+        unsafe move(SIMD16<UInt8>.self, source, target, 16)
+        unsafe move(SIMD16<UInt8>.self, source, target, last &- 16)
+        if count > 64 {
+          unsafe move(SIMD16<UInt8>.self, source, target, 32)
+          unsafe move(SIMD16<UInt8>.self, source, target, 48)
+          unsafe move(SIMD16<UInt8>.self, source, target, last &- 32)
+          unsafe move(SIMD16<UInt8>.self, source, target, last &- 48)
+        }
+      }
+    }
+  }
+
+  @unsafe
+  @inlinable
+  @inline(__always)
+  static func move<T: BitwiseCopyable>(
+    _ type: T.Type, _ source: UnsafeRawPointer, _ target: UnsafeMutableRawPointer, _ offset: Int
+  ) {
+    let value = unsafe source.loadUnaligned(fromByteOffset: offset, as: T.self)
+    unsafe target.storeBytes(of: value, toByteOffset: offset, as: T.self)
+  }
+}
+
+/// Ring sizes are our own or the kernel's, and checked once.
+@usableFromInline
+func checkedRingSize(_ byteCount: Int) throws(RingError) -> Int {
+  guard byteCount >= 4096, byteCount < 1 << 31, byteCount & 4095 == 0 else {
+    throw .badSize(byteCount)
+  }
+  return byteCount
+}
+
+/// The peer's index, checked at every load: in range and a multiple of 8.
+@inlinable
+@inline(__always)
+func checkedIndex(_ index: UInt32, _ size: Int) throws(RingError) -> Int {
+  guard Int(index) < size, index & 7 == 0 else { throw .badIndex(index, ringByteCount: size) }
+  return Int(index)
+}
