@@ -88,8 +88,10 @@ enum ring_status ring_consumer_init(struct ring_consumer *ring, void *control, v
   return RING_OK;
 }
 
-static COLD enum ring_status refresh_room(struct ring_producer *ring, size_t needed) {
+static COLD enum ring_status refresh_room(struct ring_producer *ring, size_t needed,
+                                          size_t ranges_size) {
   if (needed > ring->max_packet) return RING_TOO_LARGE;
+  if ((ranges_size & 7) != 0) return RING_UNALIGNED_RANGES;
   size_t index = load_word(ring->control, CONSUMER_INDEX);
   if (!index_is_good(index, ring->size)) return RING_BAD_INDEX;
   if (distance(index, ring->committed, ring->size) >
@@ -144,12 +146,10 @@ HOT enum ring_status ring_write(struct ring_producer *ring, uint16_t type, uint6
   size_t data_offset = 16 + ranges_size;
   size_t length = (data_offset + payload_size + 7) & ~7ul;
   size_t needed = length + 8;
-  if (__builtin_expect(needed > ring->room, 0)) {
-    enum ring_status status = refresh_room(ring, needed);
+  if (__builtin_expect(needed > ring->room || length >= 1 << 19 || (ranges_size & 7) != 0, 0)) {
+    enum ring_status status = refresh_room(ring, needed, ranges_size);
     if (status != RING_OK) return status;
   }
-  if (length >= 1 << 19) return RING_TOO_LARGE;
-  if ((ranges_size & 7) != 0) return RING_UNALIGNED_RANGES;
   uint64_t first = (uint64_t)type | (uint64_t)data_offset << 13 | (uint64_t)length << 29 |
                    (completion ? 1ul << 48 : 0);
   size_t start = ring->next, end = start + needed;

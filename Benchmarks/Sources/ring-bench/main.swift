@@ -50,22 +50,18 @@ func measureTime(rounds: Int, nanoseconds: Double) throws {
   }
 }
 
-/// Runs each case between two calls of `mark`, at which the profiler writes its counts down:
-/// for each line that is printed the counts since the mark before.
+/// Runs each case between calls of `mark`, at which the profiler writes its counts down: for each
+/// line that is printed there are three, of which the second holds what the Swift ring took
+/// since the first, and the third what the twin took.
 func countInstructions(packets: UInt64) throws {
   try Case.each { this in
     let packets = packets / this.batch * this.batch
-    _ = try this.swift(packets)
-    _ = try this.twin(packets)
-    _ = this.bare(packets)
     mark()
-    print("-")
     _ = try this.swift(packets)
     mark()
-    print("swift", this.name, packets, separator: "\t")
     _ = try this.twin(packets)
     mark()
-    print("twin", this.name, packets, separator: "\t")
+    print(this.name, packets, separator: "\t")
   }
 }
 

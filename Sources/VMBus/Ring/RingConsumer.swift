@@ -48,8 +48,7 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
   /// Copies the next packet out. Returns nil when there is none.
   ///
   /// After an error the ring is corrupt and the channel must end; the consumer stays where it was.
-  @inlinable
-  @inline(__always)
+  @_transparent
   public mutating func receive(into buffer: inout PacketBuffer) throws(RingError) -> Packet? {
     if available == 0 {
       available = try publishedByPeer()

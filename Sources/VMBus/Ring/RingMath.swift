@@ -37,6 +37,14 @@ enum RingMath {
     }
   }
 
+  /// The ranges of a packet; a call of its own, to keep `write` short where there are none.
+  @unsafe
+  @usableFromInline
+  @inline(never)
+  static func copyRanges(_ bytes: RawSpan, to target: UnsafeMutableRawPointer) {
+    unsafe copy(bytes, to: target)
+  }
+
   /// Copies `count` bytes between places that do not overlap. Short packets are the many, and a
   /// call costs more than their bytes: up to 128 bytes are copied here.
   @unsafe

@@ -64,9 +64,8 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
     let dataOffset = 16 &+ ranges.byteCount
     let length = (dataOffset &+ payload.byteCount &+ 7) & ~7
     let needed = length &+ 8
-    if needed > room { try refreshRoom(needed) }
-    guard length < 1 << 19, ranges.byteCount & 7 == 0 else {
-      throw refusal(needed: needed, ranges: ranges.byteCount)
+    if needed > room || length >= 1 << 19 || ranges.byteCount & 7 != 0 {
+      try refreshRoom(needed, ranges: ranges.byteCount)
     }
     let first =
       UInt64(type.rawValue) | UInt64(truncatingIfNeeded: dataOffset) << 13
@@ -77,7 +76,7 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
       // Safe: the bytes from `start` to `end` are within the data area, and free.
       unsafe RingMath.store(first, data + start)
       unsafe RingMath.store(transactionID, data + start + 8)
-      if ranges.byteCount > 0 { unsafe RingMath.copy(ranges, to: data + start + 16) }
+      if ranges.byteCount > 0 { unsafe RingMath.copyRanges(ranges, to: data + start + 16) }
       if payload.byteCount & 7 != 0 { unsafe RingMath.store(0, data + end - 16) }
       unsafe RingMath.copy(payload, to: data + start + dataOffset)
       unsafe RingMath.store(UInt64(truncatingIfNeeded: start) << 32, data + end - 8)
@@ -149,23 +148,17 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
 
   // MARK: - What is rare
 
-  /// Looks how far the peer has read. Throws if that does not make room for `needed` bytes.
+  /// Looks how far the peer has read. Throws if that does not make room for `needed` bytes, and
+  /// for what can never be written.
   @usableFromInline
   @inline(never)
-  mutating func refreshRoom(_ needed: Int) throws(RingError) {
+  mutating func refreshRoom(_ needed: Int, ranges: Int) throws(RingError) {
     guard needed <= maximumPacketByteCount else {
       throw .packetTooLarge(byteCount: needed, limit: maximumPacketByteCount)
     }
+    guard ranges & 7 == 0 else { throw .unalignedRanges(byteCount: ranges) }
     let free = try free()
     guard needed <= free else { throw .full(needed: needed, free: free) }
-  }
-
-  @usableFromInline
-  @inline(never)
-  func refusal(needed: Int, ranges: Int) -> RingError {
-    ranges & 7 != 0
-      ? .unalignedRanges(byteCount: ranges)
-      : .packetTooLarge(byteCount: needed, limit: maximumPacketByteCount)
   }
 
   /// A packet that starts before the end of the data area and ends behind its start. Returns the
