@@ -121,10 +121,10 @@ static void put(struct ring_producer *ring, const unsigned char *bytes, size_t c
   if (*offset >= ring->size) *offset -= ring->size;
 }
 
-static COLD size_t write_across_end(struct ring_producer *ring, uint64_t first, uint64_t id,
-                                    const void *ranges, size_t ranges_size, const void *payload,
-                                    size_t payload_size) {
-  size_t start = ring->next, offset = start;
+static COLD void write_across_end(struct ring_producer *ring, size_t start, uint64_t first,
+                                  uint64_t id, const void *ranges, size_t ranges_size,
+                                  const void *payload, size_t payload_size) {
+  size_t offset = start;
   put_qword(ring, first, &offset);
   put_qword(ring, id, &offset);
   put(ring, ranges, ranges_size, &offset);
@@ -137,7 +137,6 @@ static COLD size_t write_across_end(struct ring_producer *ring, uint64_t first, 
   offset = (offset + 7) & ~7ul;
   if (offset == ring->size) offset = 0;
   put_qword(ring, (uint64_t)start << 32, &offset);
-  return offset;
 }
 
 HOT enum ring_status ring_write(struct ring_producer *ring, uint16_t type, uint64_t id,
@@ -153,7 +152,9 @@ HOT enum ring_status ring_write(struct ring_producer *ring, uint16_t type, uint6
   uint64_t first = (uint64_t)type | (uint64_t)data_offset << 13 | (uint64_t)length << 29 |
                    (completion ? 1ul << 48 : 0);
   size_t start = ring->next, end = start + needed;
+  ring->room -= needed;
   if (__builtin_expect(end <= ring->size, 1)) {
+    ring->next = end == ring->size ? 0 : end;
     unsigned char *at = ring->data + start;
     store_qword(at, first);
     store_qword(at + 8, id);
@@ -161,12 +162,10 @@ HOT enum ring_status ring_write(struct ring_producer *ring, uint16_t type, uint6
     if ((payload_size & 7) != 0) store_qword(at + needed - 16, 0);
     copy(at + data_offset, payload, payload_size);
     store_qword(at + needed - 8, (uint64_t)start << 32);
-    ring->next = end == ring->size ? 0 : end;
   } else {
-    ring->next =
-        write_across_end(ring, first, id, ranges, ranges_size, payload, payload_size);
+    ring->next = end - ring->size;
+    write_across_end(ring, start, first, id, ranges, ranges_size, payload, payload_size);
   }
-  ring->room -= needed;
   return RING_OK;
 }
 
@@ -189,9 +188,15 @@ static COLD enum ring_status fault(const struct ring_consumer *ring, uint64_t fi
   return first >> 48 > 1 ? RING_BAD_FLAGS : RING_TOO_LARGE;
 }
 
-static COLD uint64_t copy_across_end(struct ring_consumer *ring, size_t count,
+static COLD enum ring_status refuse(struct ring_consumer *ring, size_t start) {
+  ring->available += distance(start, ring->next, ring->size);
+  ring->next = start;
+  return RING_BAD_TRAILER;
+}
+
+static COLD uint64_t copy_across_end(struct ring_consumer *ring, size_t start, size_t count,
                                      unsigned char *buffer) {
-  size_t offset = ring->next + 16;
+  size_t offset = start + 16;
   if (offset >= ring->size) offset -= ring->size;
   size_t until_end = ring->size - offset;
   if (count <= until_end) {
@@ -225,23 +230,27 @@ HOT enum ring_status ring_receive(struct ring_consumer *ring, unsigned char *buf
   uint64_t id = load_qword(ring->data + (start + 8 == ring->size ? 0 : start + 8));
   uint64_t type = first & 0xffff, flags = first >> 48;
   size_t data_offset = first >> 13 & 0x7fff8, length = first >> 29 & 0x7fff8;
-  const uint64_t known = 1 << 6 | 1 << 7 | 1 << 9 | 1 << 11, ranged = 1 << 7 | 1 << 9;
-  if (type >= 64 || (known >> type & 1) == 0 || flags > 1 ||
-      data_offset < 16 + (ranged >> type & 1) * 8 || length < data_offset ||
-      length + 8 > ring->available || length - 16 > capacity)
+  size_t least;
+  switch (type) {
+  case 6: case 11: least = 16; break;
+  case 7: case 9: least = 24; break;
+  default: return fault(ring, first);
+  }
+  if (flags > 1 || data_offset < least || length < data_offset || length + 8 > ring->available ||
+      length - 16 > capacity)
     return fault(ring, first);
-  size_t body = length - 16, end = start + length;
+  size_t body = length - 16, end = start + length, left = ring->available - length - 8;
+  ring->available = left;
   uint64_t trailer;
   if (__builtin_expect(end < ring->size, 1)) {
+    ring->next = end + 8 == ring->size ? 0 : end + 8;
     copy(buffer, ring->data + start + 16, body);
     trailer = load_qword(ring->data + end);
   } else {
-    trailer = copy_across_end(ring, body, buffer);
+    ring->next = end + 8 - ring->size;
+    trailer = copy_across_end(ring, start, body, buffer);
   }
-  if (trailer >> 32 != start && !ring->ignore_trailer) return RING_BAD_TRAILER;
-  ring->available -= length + 8;
-  size_t after = end + 8;
-  ring->next = after >= ring->size ? after - ring->size : after;
+  if (trailer >> 32 != start && !ring->ignore_trailer) return refuse(ring, start);
   *packet = (struct ring_packet){.type = (uint16_t)type,
                                  .completion_requested = flags != 0,
                                  .transaction_id = id,

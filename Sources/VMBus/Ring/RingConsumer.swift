@@ -65,32 +65,36 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
     let length = Int(truncatingIfNeeded: first >> 29 & 0x7fff8)
     let flags = first >> 48
 
-    // Types 6, 7, 9 and 11; the two with ranges (7 and 9) have at least 8 bytes of them. A packet
-    // with its trailer may not end past the published index.
-    let known: UInt64 = 1 << 6 | 1 << 7 | 1 << 9 | 1 << 11
-    let ranged: UInt64 = 1 << 7 | 1 << 9
+    // Types with ranges have at least 8 bytes of them.
+    let least: Int
+    switch type {
+    case 6, 11: least = 16
+    case 7, 9: least = 24
+    default: throw fault(first, capacity: buffer.capacity)
+    }
+    // A packet with its trailer may not end past the published index.
     let body = length &- 16
-    guard type < 64, known >> type & 1 != 0, flags <= 1,
-      dataOffset >= 16 &+ Int(truncatingIfNeeded: ranged >> type & 1) &* 8,
-      length >= dataOffset, length &+ 8 <= available, body <= buffer.capacity
+    let left = available &- length &- 8
+    guard flags <= 1, dataOffset >= least, length >= dataOffset, left >= 0, body <= buffer.capacity
     else { throw fault(first, capacity: buffer.capacity) }
 
+    // The state goes first and the copy second: the next packet's address waits for nothing else.
+    available = left
     let end = start &+ length
     let trailer: UInt64
     if end < size {
+      next = end &+ 8 == size ? 0 : end &+ 8
       // Safe: descriptor, body and trailer end at or before the end of the data area, and the
       // buffer has room for the body.
       unsafe RingMath.copy(from: data + start + 16, to: buffer.start, body)
       trailer = unsafe RingMath.load(data + end)
     } else {
-      trailer = copyAcrossEnd(body, into: &buffer)
+      next = end &+ 8 &- size
+      trailer = copyAcrossEnd(start, body, into: &buffer)
     }
     guard trailer >> 32 == UInt64(truncatingIfNeeded: start) || trailerCheck == .ignore else {
-      throw .badTrailer(offset: UInt32(truncatingIfNeeded: start), found: trailer)
+      throw refuse(trailer, at: start)
     }
-    available &-= length &+ 8
-    let after = end &+ 8
-    next = after >= size ? after &- size : after
     return Packet(
       type: PacketType(rawValue: UInt16(truncatingIfNeeded: type)),
       completionRequested: flags != 0, transactionID: transactionID,
@@ -181,12 +185,21 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
     return .packetTooLarge(byteCount: Int(length8) &* 8 &- 16, limit: capacity)
   }
 
+  /// Goes back to before a packet, for its trailer is wrong.
+  @usableFromInline
+  @inline(never)
+  mutating func refuse(_ trailer: UInt64, at start: Int) -> RingError {
+    available &+= RingMath.distance(from: start, to: next, size)
+    next = start
+    return .badTrailer(offset: UInt32(truncatingIfNeeded: start), found: trailer)
+  }
+
   /// Copies a body out that lies round the end of the data area, or right before it. Returns the
   /// trailer.
   @usableFromInline
   @inline(never)
-  func copyAcrossEnd(_ count: Int, into buffer: inout PacketBuffer) -> UInt64 {
-    var offset = next &+ 16
+  func copyAcrossEnd(_ start: Int, _ count: Int, into buffer: inout PacketBuffer) -> UInt64 {
+    var offset = start &+ 16
     if offset >= size { offset &-= size }
     let untilEnd = size &- offset
     // Safe: the caller checked `count` against the published bytes and against the buffer.

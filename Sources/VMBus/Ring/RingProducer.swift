@@ -72,7 +72,9 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
       | UInt64(truncatingIfNeeded: length) << 29 | (completionRequested ? 1 << 48 : 0)
     let start = next
     let end = start &+ needed
+    room &-= needed
     if end <= size {
+      next = end == size ? 0 : end
       // Safe: the bytes from `start` to `end` are within the data area, and free.
       unsafe RingMath.store(first, data + start)
       unsafe RingMath.store(transactionID, data + start + 8)
@@ -80,11 +82,10 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
       if payload.byteCount & 7 != 0 { unsafe RingMath.store(0, data + end - 16) }
       unsafe RingMath.copy(payload, to: data + start + dataOffset)
       unsafe RingMath.store(UInt64(truncatingIfNeeded: start) << 32, data + end - 8)
-      next = end == size ? 0 : end
     } else {
-      next = writeAcrossEnd(first, transactionID, ranges, payload)
+      next = end &- size
+      writeAcrossEnd(start, first, transactionID, ranges, payload)
     }
-    room &-= needed
   }
 
   /// Publishes what was written. Returns whether the peer must be signalled: it had not masked
@@ -161,14 +162,13 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
     guard needed <= free else { throw .full(needed: needed, free: free) }
   }
 
-  /// A packet that starts before the end of the data area and ends behind its start. Returns the
-  /// index behind it.
+  /// A packet that starts before the end of the data area and ends behind its start.
   @usableFromInline
   @inline(never)
   func writeAcrossEnd(
-    _ first: UInt64, _ transactionID: UInt64, _ ranges: RawSpan, _ payload: RawSpan
-  ) -> Int {
-    let start = next
+    _ start: Int, _ first: UInt64, _ transactionID: UInt64, _ ranges: RawSpan,
+    _ payload: RawSpan
+  ) {
     var offset = start
     put(first, at: &offset)
     put(transactionID, at: &offset)
@@ -182,7 +182,6 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
     offset = (offset &+ 7) & ~7
     if offset == size { offset = 0 }
     put(UInt64(truncatingIfNeeded: start) << 32, at: &offset)
-    return offset
   }
 
   /// The offsets are our own, multiples of 8 and below `size`.
