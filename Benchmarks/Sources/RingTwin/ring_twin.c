@@ -230,14 +230,10 @@ HOT enum ring_status ring_receive(struct ring_consumer *ring, unsigned char *buf
   uint64_t id = load_qword(ring->data + (start + 8 == ring->size ? 0 : start + 8));
   uint64_t type = first & 0xffff, flags = first >> 48;
   size_t data_offset = first >> 13 & 0x7fff8, length = first >> 29 & 0x7fff8;
-  size_t least;
-  switch (type) {
-  case 6: case 11: least = 16; break;
-  case 7: case 9: least = 24; break;
-  default: return fault(ring, first);
-  }
-  if (flags > 1 || data_offset < least || length < data_offset || length + 8 > ring->available ||
-      length - 16 > capacity)
+  if (!(__builtin_expect(type == 6 || type == 11, 1) ||
+        ((type == 7 || type == 9) && data_offset >= 24)) ||
+      data_offset < 16 || length < data_offset || length + 8 > ring->available ||
+      length - 16 > capacity || flags > 1)
     return fault(ring, first);
   size_t body = length - 16, end = start + length, left = ring->available - length - 8;
   ring->available = left;

@@ -65,18 +65,13 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
     let length = Int(truncatingIfNeeded: first >> 29 & 0x7fff8)
     let flags = first >> 48
 
-    // Types with ranges have at least 8 bytes of them.
-    let least: Int
-    switch type {
-    case 6, 11: least = 16
-    case 7, 9: least = 24
-    default: throw fault(first, capacity: buffer.capacity)
-    }
-    // A packet with its trailer may not end past the published index.
+    // Types 7 and 9 have at least 8 bytes of ranges. A packet with its trailer may not end past
+    // the published index.
     let body = length &- 16
     let left = available &- length &- 8
-    guard flags <= 1, dataOffset >= least, length >= dataOffset, left >= 0, body <= buffer.capacity
-    else { throw fault(first, capacity: buffer.capacity) }
+    guard _fastPath(type == 6 || type == 11) || (type == 7 || type == 9) && dataOffset >= 24,
+      dataOffset >= 16, length >= dataOffset, left >= 0, body <= buffer.capacity, flags <= 1
+    else { throw RingSlowPath.fault(first, start, available, buffer.capacity) }
 
     // The state goes first and the copy second: the next packet's address waits for nothing else.
     available = left
@@ -90,10 +85,12 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
       trailer = unsafe RingMath.load(data + end)
     } else {
       next = end &+ 8 &- size
-      trailer = copyAcrossEnd(start, body, into: &buffer)
+      trailer = unsafe RingSlowPath.copy(body, of: start, data, size, to: buffer.start)
     }
     guard trailer >> 32 == UInt64(truncatingIfNeeded: start) || trailerCheck == .ignore else {
-      throw refuse(trailer, at: start)
+      available &+= length &+ 8
+      next = start
+      throw .badTrailer(offset: UInt32(truncatingIfNeeded: start), found: trailer)
     }
     return Packet(
       type: PacketType(rawValue: UInt16(truncatingIfNeeded: type)),
@@ -114,7 +111,7 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
     // Some peers set the ring's size less one.
     let pending = control.pendingSendSize.load() & ~7
     guard pending != 0 else { return false }
-    return frees(Int(pending), before: before)
+    return RingSlowPath.frees(Int(pending), control, size, from: before, to: next)
   }
 
   /// Asks for an interrupt at the next packet, and looks once more. Returns true when there is
@@ -146,72 +143,6 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
   func publishedByPeer() throws(RingError) -> Int {
     let index = try checkedIndex(control.producerIndex.load(), size)
     return RingMath.distance(from: next, to: index, size)
-  }
-
-  // MARK: - What is rare
-
-  /// Whether moving from `before` to `next` gave the peer the bytes that it waits for.
-  @usableFromInline
-  @inline(never)
-  func frees(_ pending: Int, before: Int) -> Bool {
-    // A corrupt index is found, and reported, by the next `receive`.
-    guard let producer = try? checkedIndex(control.producerIndex.load(), size) else {
-      return false
-    }
-    let limit = size &- 8
-    return limit &- RingMath.distance(from: before, to: producer, size) < pending
-      && limit &- RingMath.distance(from: next, to: producer, size) >= pending
-  }
-
-  /// What is wrong with a descriptor that was refused, told from the private copy of it.
-  @usableFromInline
-  @inline(never)
-  func fault(_ first: UInt64, capacity: Int) -> RingError {
-    let offset = UInt32(truncatingIfNeeded: next)
-    let type = PacketType(rawValue: UInt16(truncatingIfNeeded: first))
-    let dataOffset8 = UInt16(truncatingIfNeeded: first >> 16)
-    let length8 = UInt16(truncatingIfNeeded: first >> 32)
-    let flags = UInt16(truncatingIfNeeded: first >> 48)
-    switch type {
-    case .inBand, .completion, .gpaDirect, .transferPages: break
-    default: return .badType(offset: offset, type: type.rawValue)
-    }
-    let least: UInt16 = type == .gpaDirect || type == .transferPages ? 3 : 2
-    guard dataOffset8 >= least, length8 >= dataOffset8, Int(length8) &* 8 &+ 8 <= available else {
-      return .badLength(
-        offset: offset, length8: length8, dataOffset8: dataOffset8, available: available)
-    }
-    guard flags <= 1 else { return .badFlags(offset: offset, flags: flags) }
-    return .packetTooLarge(byteCount: Int(length8) &* 8 &- 16, limit: capacity)
-  }
-
-  /// Goes back to before a packet, for its trailer is wrong.
-  @usableFromInline
-  @inline(never)
-  mutating func refuse(_ trailer: UInt64, at start: Int) -> RingError {
-    available &+= RingMath.distance(from: start, to: next, size)
-    next = start
-    return .badTrailer(offset: UInt32(truncatingIfNeeded: start), found: trailer)
-  }
-
-  /// Copies a body out that lies round the end of the data area, or right before it. Returns the
-  /// trailer.
-  @usableFromInline
-  @inline(never)
-  func copyAcrossEnd(_ start: Int, _ count: Int, into buffer: inout PacketBuffer) -> UInt64 {
-    var offset = start &+ 16
-    if offset >= size { offset &-= size }
-    let untilEnd = size &- offset
-    // Safe: the caller checked `count` against the published bytes and against the buffer.
-    if count <= untilEnd {
-      unsafe RingMath.copy(from: data + offset, to: buffer.start, count)
-    } else {
-      unsafe RingMath.copy(from: data + offset, to: buffer.start, untilEnd)
-      unsafe RingMath.copy(from: data, to: buffer.start + untilEnd, count &- untilEnd)
-    }
-    offset &+= count
-    if offset >= size { offset &-= size }
-    return unsafe RingMath.load(data + offset)
   }
 }
 

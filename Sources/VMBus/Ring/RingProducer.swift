@@ -65,7 +65,10 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
     let length = (dataOffset &+ payload.byteCount &+ 7) & ~7
     let needed = length &+ 8
     if needed > room || length >= 1 << 19 || ranges.byteCount & 7 != 0 {
-      try refreshRoom(needed, ranges: ranges.byteCount)
+      peer = try RingSlowPath.makeRoom(
+        needed, ranges: ranges.byteCount, limit: maximumPacketByteCount,
+        from: (control, size, peer, committed, next))
+      room = size &- 8 &- RingMath.distance(from: peer, to: next, size)
     }
     let first =
       UInt64(type.rawValue) | UInt64(truncatingIfNeeded: dataOffset) << 13
@@ -84,7 +87,7 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
       unsafe RingMath.store(UInt64(truncatingIfNeeded: start) << 32, data + end - 8)
     } else {
       next = end &- size
-      writeAcrossEnd(start, first, transactionID, ranges, payload)
+      unsafe RingSlowPath.write(first, transactionID, ranges, payload, data, size, start)
     }
   }
 
@@ -133,78 +136,12 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
 
   /// Bytes that a packet may take now.
   public mutating func free() throws(RingError) -> Int {
-    let index = try checkedIndex(control.consumerIndex.load(), size)
-    // A consumer only moves on, and not past what was published. One that pretends otherwise
-    // would have us overwrite packets of the batch that is being written.
-    let unread = RingMath.distance(from: index, to: committed, size)
-    guard unread <= RingMath.distance(from: peer, to: committed, size) else {
-      throw .indexMovedBack(UInt32(truncatingIfNeeded: index), from: peer, end: committed)
-    }
-    peer = index
-    room = size &- 8 &- RingMath.distance(from: index, to: next, size)
+    peer = try RingSlowPath.consumerIndex(control, size, peer, committed)
+    room = size &- 8 &- RingMath.distance(from: peer, to: next, size)
     return room
   }
 
   public var snapshot: RingSnapshot { RingSnapshot(control) }
-
-  // MARK: - What is rare
-
-  /// Looks how far the peer has read. Throws if that does not make room for `needed` bytes, and
-  /// for what can never be written.
-  @usableFromInline
-  @inline(never)
-  mutating func refreshRoom(_ needed: Int, ranges: Int) throws(RingError) {
-    guard needed <= maximumPacketByteCount else {
-      throw .packetTooLarge(byteCount: needed, limit: maximumPacketByteCount)
-    }
-    guard ranges & 7 == 0 else { throw .unalignedRanges(byteCount: ranges) }
-    let free = try free()
-    guard needed <= free else { throw .full(needed: needed, free: free) }
-  }
-
-  /// A packet that starts before the end of the data area and ends behind its start.
-  @usableFromInline
-  @inline(never)
-  func writeAcrossEnd(
-    _ start: Int, _ first: UInt64, _ transactionID: UInt64, _ ranges: RawSpan,
-    _ payload: RawSpan
-  ) {
-    var offset = start
-    put(first, at: &offset)
-    put(transactionID, at: &offset)
-    put(ranges, at: &offset)
-    if payload.byteCount & 7 != 0 {
-      var last = offset &+ (payload.byteCount & ~7)
-      if last >= size { last &-= size }
-      put(0, at: &last)
-    }
-    put(payload, at: &offset)
-    offset = (offset &+ 7) & ~7
-    if offset == size { offset = 0 }
-    put(UInt64(truncatingIfNeeded: start) << 32, at: &offset)
-  }
-
-  /// The offsets are our own, multiples of 8 and below `size`.
-  @inline(__always)
-  private func put(_ value: UInt64, at offset: inout Int) {
-    unsafe RingMath.store(value, data + offset)
-    offset &+= 8
-    if offset == size { offset = 0 }
-  }
-
-  @inline(__always)
-  private func put(_ bytes: RawSpan, at offset: inout Int) {
-    let count = bytes.byteCount
-    let untilEnd = size &- offset
-    if count <= untilEnd {
-      unsafe RingMath.copy(bytes, to: data + offset)
-    } else {
-      unsafe RingMath.copy(bytes.extracting(first: untilEnd), to: data + offset)
-      unsafe RingMath.copy(bytes.extracting(droppingFirst: untilEnd), to: data)
-    }
-    offset &+= count
-    if offset >= size { offset &-= size }
-  }
 }
 
 // Safe: an end is one value that cannot be copied; whoever holds it is alone with it, and what it
