@@ -217,6 +217,13 @@ HOT enum ring_status published(struct ring_consumer *ring, size_t *count) {
   return RING_OK;
 }
 
+HOT bool is_known(uint32_t head) {
+  if (head == (2 << 16 | 6) || head == (2 << 16 | 11)) return true;
+  const uint64_t known = 1 << 6 | 1 << 7 | 1 << 9 | 1 << 11, ranged = 1 << 7 | 1 << 9;
+  uint64_t type = head & 0xffff;
+  return type < 64 && (known >> type & 1) != 0 && head >> 16 >= 2 + (ranged >> type & 1);
+}
+
 HOT enum ring_status ring_receive(struct ring_consumer *ring, unsigned char *buffer,
                                   size_t capacity, struct ring_packet *packet) {
   if (ring->available == 0) {
@@ -227,28 +234,26 @@ HOT enum ring_status ring_receive(struct ring_consumer *ring, unsigned char *buf
   if (ring->available < 24) return RING_TRUNCATED;
   size_t start = ring->next;
   uint64_t first = load_qword(ring->data + start);
-  uint64_t id = load_qword(ring->data + (start + 8 == ring->size ? 0 : start + 8));
-  uint64_t type = first & 0xffff, flags = first >> 48;
   size_t data_offset = first >> 13 & 0x7fff8, length = first >> 29 & 0x7fff8;
-  if (!(__builtin_expect(type == 6 || type == 11, 1) ||
-        ((type == 7 || type == 9) && data_offset >= 24)) ||
-      data_offset < 16 || length < data_offset || length + 8 > ring->available ||
-      length - 16 > capacity || flags > 1)
+  if (!is_known((uint32_t)first) || length < data_offset || length + 8 > ring->available ||
+      length - 16 > capacity || first >> 49 != 0)
     return fault(ring, first);
   size_t body = length - 16, end = start + length, left = ring->available - length - 8;
   ring->available = left;
-  uint64_t trailer;
+  uint64_t id, trailer;
   if (__builtin_expect(end < ring->size, 1)) {
     ring->next = end + 8 == ring->size ? 0 : end + 8;
+    id = load_qword(ring->data + start + 8);
     copy(buffer, ring->data + start + 16, body);
     trailer = load_qword(ring->data + end);
   } else {
     ring->next = end + 8 - ring->size;
+    id = load_qword(ring->data + (start + 8 == ring->size ? 0 : start + 8));
     trailer = copy_across_end(ring, start, body, buffer);
   }
   if (trailer >> 32 != start && !ring->ignore_trailer) return refuse(ring, start);
-  *packet = (struct ring_packet){.type = (uint16_t)type,
-                                 .completion_requested = flags != 0,
+  *packet = (struct ring_packet){.type = (uint16_t)first,
+                                 .completion_requested = first >> 48 != 0,
                                  .transaction_id = id,
                                  .ranges_size = data_offset - 16,
                                  .payload_size = length - data_offset};

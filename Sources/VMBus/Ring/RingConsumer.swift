@@ -57,34 +57,33 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
     guard available >= 24 else { throw .truncated(available: available) }
 
     let start = next
-    // Safe: indices are multiples of 8 below `size`; the second word may lie behind the end.
+    // Safe: indices are multiples of 8 below `size`.
     let first = unsafe RingMath.load(data + start)
-    let transactionID = unsafe RingMath.load(data + (start &+ 8 == size ? 0 : start &+ 8))
-    let type = first & 0xffff
     let dataOffset = Int(truncatingIfNeeded: first >> 13 & 0x7fff8)
     let length = Int(truncatingIfNeeded: first >> 29 & 0x7fff8)
-    let flags = first >> 48
 
-    // Types 7 and 9 have at least 8 bytes of ranges. A packet with its trailer may not end past
-    // the published index.
+    // A packet with its trailer may not end past the published index.
     let body = length &- 16
     let left = available &- length &- 8
-    guard _fastPath(type == 6 || type == 11) || (type == 7 || type == 9) && dataOffset >= 24,
-      dataOffset >= 16, length >= dataOffset, left >= 0, body <= buffer.capacity, flags <= 1
+    guard RingMath.isKnown(UInt32(truncatingIfNeeded: first)), length >= dataOffset, left >= 0,
+      body <= buffer.capacity, first >> 49 == 0
     else { throw RingSlowPath.fault(first, start, available, buffer.capacity) }
 
     // The state goes first and the copy second: the next packet's address waits for nothing else.
     available = left
     let end = start &+ length
+    let transactionID: UInt64
     let trailer: UInt64
     if end < size {
       next = end &+ 8 == size ? 0 : end &+ 8
       // Safe: descriptor, body and trailer end at or before the end of the data area, and the
       // buffer has room for the body.
+      transactionID = unsafe RingMath.load(data + start + 8)
       unsafe RingMath.copy(from: data + start + 16, to: buffer.start, body)
       trailer = unsafe RingMath.load(data + end)
     } else {
       next = end &+ 8 &- size
+      transactionID = unsafe RingMath.load(data + (start &+ 8 == size ? 0 : start &+ 8))
       trailer = unsafe RingSlowPath.copy(body, of: start, data, size, to: buffer.start)
     }
     guard trailer >> 32 == UInt64(truncatingIfNeeded: start) || trailerCheck == .ignore else {
@@ -93,8 +92,8 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
       throw .badTrailer(offset: UInt32(truncatingIfNeeded: start), found: trailer)
     }
     return Packet(
-      type: PacketType(rawValue: UInt16(truncatingIfNeeded: type)),
-      completionRequested: flags != 0, transactionID: transactionID,
+      type: PacketType(rawValue: UInt16(truncatingIfNeeded: first)),
+      completionRequested: first >> 48 != 0, transactionID: transactionID,
       rangesByteCount: dataOffset &- 16, payloadByteCount: length &- dataOffset)
   }
 
