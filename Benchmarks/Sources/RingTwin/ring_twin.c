@@ -32,27 +32,23 @@ HOT size_t distance(size_t start, size_t end, size_t size) {
 
 HOT bool index_is_good(size_t index, size_t size) { return index < size && (index & 7) == 0; }
 
-// The same copy as in the Swift ring: short ones here, from both ends towards the middle.
+// The same copy as in the Swift ring.
 HOT void copy(unsigned char *target, const unsigned char *source, size_t count) {
-  if (count > 128 || count < 16) {
-    if (count == 8) {
-      memcpy(target, source, 8);
-    } else {
-      memcpy(target, source, count);
-    }
-    return;
-  }
-  memcpy(target, source, 16);
-  memcpy(target + count - 16, source + count - 16, 16);
-  if (count > 32) {
-    memcpy(target + 16, source + 16, 16);
-    memcpy(target + count - 32, source + count - 32, 16);
-    if (count > 64) {
-      memcpy(target + 32, source + 32, 16);
-      memcpy(target + 48, source + 48, 16);
-      memcpy(target + count - 48, source + count - 48, 16);
-      memcpy(target + count - 64, source + count - 64, 16);
-    }
+  if (__builtin_expect(count > 128, 0)) {
+    memcpy(target, source, count);
+  } else if (count > 64) {
+    memcpy(target, source, 64);
+    memcpy(target + count - 64, source + count - 64, 64);
+  } else if (count > 32) {
+    memcpy(target, source, 32);
+    memcpy(target + count - 32, source + count - 32, 32);
+  } else if (count >= 16) {
+    memcpy(target, source, 16);
+    memcpy(target + count - 16, source + count - 16, 16);
+  } else if (count == 8) {
+    memcpy(target, source, 8);
+  } else {
+    memcpy(target, source, count);
   }
 }
 
@@ -98,8 +94,9 @@ static COLD enum ring_status refresh_room(struct ring_producer *ring, size_t nee
       distance(ring->peer, ring->committed, ring->size))
     return RING_INDEX_MOVED_BACK;
   ring->peer = index;
-  ring->room = ring->size - 8 - distance(index, ring->next, ring->size);
-  return needed <= ring->room ? RING_OK : RING_FULL;
+  size_t room = ring->size - 8 - distance(index, ring->next, ring->size);
+  ring->room = room < ring->max_packet ? room : ring->max_packet;
+  return needed <= room ? RING_OK : RING_FULL;
 }
 
 static void put_qword(struct ring_producer *ring, uint64_t value, size_t *offset) {
@@ -145,7 +142,7 @@ HOT enum ring_status ring_write(struct ring_producer *ring, uint16_t type, uint6
   size_t data_offset = 16 + ranges_size;
   size_t length = (data_offset + payload_size + 7) & ~7ul;
   size_t needed = length + 8;
-  if (__builtin_expect(needed > ring->room || length >= 1 << 19 || (ranges_size & 7) != 0, 0)) {
+  if (__builtin_expect(needed > ring->room || (ranges_size & 7) != 0, 0)) {
     enum ring_status status = refresh_room(ring, needed, ranges_size);
     if (status != RING_OK) return status;
   }

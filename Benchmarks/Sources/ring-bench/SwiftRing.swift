@@ -25,7 +25,7 @@ enum SwiftRing {
       for _ in 0..<batch {
         guard let packet = try consumer.receive(into: &buffer) else { return 0 }
         let payload = buffer.payload(of: packet)
-        unsafe payload.withUnsafeBytes { unsafe escape($0.baseAddress) }
+        escape(nil)
         received &+= UInt64(payload.byteCount) &+ packet.transactionID >> 63
       }
       if consumer.commit() { signals &+= 1 }
@@ -69,7 +69,7 @@ enum SwiftRing {
         continue
       }
       let payload = buffer.payload(of: packet)
-      unsafe payload.withUnsafeBytes { unsafe escape($0.baseAddress) }
+      escape(nil)
       bytes &+= UInt64(payload.byteCount)
       received &+= 1
       if received & 31 == 0, consumer.commit() { bytes &+= 1 }

@@ -69,27 +69,22 @@ enum RingMath {
   static func copy(
     from source: UnsafeRawPointer, to target: UnsafeMutableRawPointer, _ count: Int
   ) {
-    if count > 128 || count < 16 {
-      if count == 8 {
-        unsafe move(SIMD8<UInt8>.self, source, target, 0)
-      } else {
-        unsafe target.copyMemory(from: source, byteCount: count)
-      }
-    } else {
-      // From both ends towards the middle, where the halves may overlap.
-      let last = count &- 16
+    if _slowPath(count > 128) {
+      unsafe target.copyMemory(from: source, byteCount: count)
+    } else if count > 64 {
+      // The second half may overlap the first.
+      unsafe move(SIMD64<UInt8>.self, source, target, 0)
+      unsafe move(SIMD64<UInt8>.self, source, target, count &- 64)
+    } else if count > 32 {
+      unsafe move(SIMD32<UInt8>.self, source, target, 0)
+      unsafe move(SIMD32<UInt8>.self, source, target, count &- 32)
+    } else if count >= 16 {
       unsafe move(SIMD16<UInt8>.self, source, target, 0)
-      unsafe move(SIMD16<UInt8>.self, source, target, last)
-      if count > 32 {
-        unsafe move(SIMD16<UInt8>.self, source, target, 16)
-        unsafe move(SIMD16<UInt8>.self, source, target, last &- 16)
-        if count > 64 {
-          unsafe move(SIMD16<UInt8>.self, source, target, 32)
-          unsafe move(SIMD16<UInt8>.self, source, target, 48)
-          unsafe move(SIMD16<UInt8>.self, source, target, last &- 32)
-          unsafe move(SIMD16<UInt8>.self, source, target, last &- 48)
-        }
-      }
+      unsafe move(SIMD16<UInt8>.self, source, target, count &- 16)
+    } else if count == 8 {
+      unsafe move(UInt64.self, source, target, 0)
+    } else {
+      unsafe target.copyMemory(from: source, byteCount: count)
     }
   }
 

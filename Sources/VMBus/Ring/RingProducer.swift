@@ -21,7 +21,8 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
   @usableFromInline var committed: Int
   /// The peer's index when it was last read, checked.
   @usableFromInline var peer: Int
-  /// Bytes free from `next` on, as far as this side knows; may be more in truth.
+  /// Bytes free from `next` on, as far as this side knows, or fewer; never more than the largest
+  /// packet has, so that one comparison tells both.
   @usableFromInline var room: Int
 
   /// Takes up a ring that was just opened, or one that this side produced into before.
@@ -42,7 +43,7 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
     self.next = own
     self.committed = own
     self.peer = peer
-    self.room = size - 8 - RingMath.distance(from: peer, to: own, size)
+    self.room = min(size - 8 - RingMath.distance(from: peer, to: own, size), maximumPacketByteCount)
     control.pendingSendSize.store(0)
     control.featureBits.store(1)
   }
@@ -64,11 +65,12 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
     let dataOffset = 16 &+ ranges.byteCount
     let length = (dataOffset &+ payload.byteCount &+ 7) & ~7
     let needed = length &+ 8
-    if needed > room || length >= 1 << 19 || ranges.byteCount & 7 != 0 {
+    if needed > room || ranges.byteCount & 7 != 0 {
       peer = try RingSlowPath.makeRoom(
         needed, ranges: ranges.byteCount, limit: maximumPacketByteCount,
         from: (control, size, peer, committed, next))
-      room = size &- 8 &- RingMath.distance(from: peer, to: next, size)
+      room = min(
+        size &- 8 &- RingMath.distance(from: peer, to: next, size), maximumPacketByteCount)
     }
     let first =
       UInt64(type.rawValue) | UInt64(truncatingIfNeeded: dataOffset) << 13
@@ -108,7 +110,8 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
 
   /// Drops what was written since the last `commit`.
   public mutating func revert() {
-    room &+= RingMath.distance(from: committed, to: next, size)
+    room = min(
+      room &+ RingMath.distance(from: committed, to: next, size), maximumPacketByteCount)
     next = committed
   }
 
@@ -137,8 +140,9 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
   /// Bytes that a packet may take now.
   public mutating func free() throws(RingError) -> Int {
     peer = try RingSlowPath.consumerIndex(control, size, peer, committed)
-    room = size &- 8 &- RingMath.distance(from: peer, to: next, size)
-    return room
+    let free = size &- 8 &- RingMath.distance(from: peer, to: next, size)
+    room = min(free, maximumPacketByteCount)
+    return free
   }
 
   public var snapshot: RingSnapshot { RingSnapshot(control) }

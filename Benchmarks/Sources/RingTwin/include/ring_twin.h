@@ -101,5 +101,6 @@ static inline void pause_cpu(void) {
 #endif
 }
 
-// Tells the compiler that somebody reads these bytes, so that copies into them stay.
+// Tells the compiler that somebody reads these bytes, and all that others can reach, so that
+// copies into them stay.
 static inline void escape(const void *bytes) { __asm__ volatile("" : : "r"(bytes) : "memory"); }
