@@ -68,10 +68,10 @@ func countInstructions(packets: UInt64) throws {
 do {
   let arguments = CommandLine.arguments.dropFirst()
   switch (arguments.first, arguments.count) {
-  case ("time", 1): try measureTime(rounds: 61, nanoseconds: 3e6)
-  case ("time-quick", 1): try measureTime(rounds: 15, nanoseconds: 1.5e6)
-  case ("threads", 1): try measureThreads(rounds: 9, scale: 4)
-  case ("threads-quick", 1): try measureThreads(rounds: 5, scale: 1)
+  case ("time", 1): try measureTime(rounds: 201, nanoseconds: 3e6)
+  case ("time-quick", 1): try measureTime(rounds: 41, nanoseconds: 2e6)
+  case ("threads", 1): try measureThreads(rounds: 21, scale: 4)
+  case ("threads-quick", 1): try measureThreads(rounds: 11, scale: 1)
   case ("count", 2):
     guard let packets = UInt64(arguments.last ?? ""), packets >= 32 else { fallthrough }
     try countInstructions(packets: packets)
