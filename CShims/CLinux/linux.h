@@ -1,1 +1,309 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// What Swift cannot say by itself: macros of the C library, variadic and feature-gated calls, and
+// two instructions. Header-only, so that each call is inlined or goes straight to the C library.
 #pragma once
+
+// No _GNU_SOURCE here: it changes the shape of system structures, and other modules in the same
+// program see them without it. What it would declare is called by number.
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MFD_CLOEXEC
+#define MFD_CLOEXEC 0x0001U
+#endif
+#ifndef MFD_ALLOW_SEALING
+#define MFD_ALLOW_SEALING 0x0002U
+#endif
+#ifndef F_ADD_SEALS
+#define F_ADD_SEALS 1033
+#define F_GET_SEALS 1034
+#endif
+#ifndef F_SEAL_SEAL
+#define F_SEAL_SEAL 0x0001
+#define F_SEAL_SHRINK 0x0002
+#define F_SEAL_GROW 0x0004
+#endif
+
+// Failing calls return -errno, so that errno is read before anything can overwrite it.
+static inline int vmbus_result(long result) {
+  return result < 0 ? -errno : (int)result;
+}
+
+/// A memory file of `size` bytes that can neither shrink nor grow: a peer that maps it can't be
+/// killed with SIGBUS by the one who made it.
+static inline int vmbus_memory_file(const char *_Nonnull name, uint64_t size) {
+  int fd = (int)syscall(SYS_memfd_create, name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) return -errno;
+  if (ftruncate(fd, (off_t)size) != 0 ||
+      fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL) != 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  return fd;
+}
+
+/// 1 when the file can't shrink, 0 when it can or is no memory file.
+static inline int vmbus_is_sealed(int fd) {
+  int seals = fcntl(fd, F_GET_SEALS);
+  return seals >= 0 && (seals & F_SEAL_SHRINK) != 0;
+}
+
+/// The size of a file in bytes, or -errno.
+static inline int64_t vmbus_file_size(int fd) {
+  struct stat status;
+  if (fstat(fd, &status) != 0) return -(int64_t)errno;
+  return status.st_size;
+}
+
+/// Maps shared memory at `place` (exactly there), or anywhere when it is NULL; reserves address
+/// space when `fd` is -1. NULL with `error` set when it fails.
+static inline void *_Nullable vmbus_map(
+    void *_Nullable place, size_t count, int fd, uint64_t offset, int *_Nonnull error) {
+  int protection = fd < 0 ? PROT_NONE : PROT_READ | PROT_WRITE;
+  int flags = fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED;
+  void *mapped = mmap(place, count, protection, flags | (place ? MAP_FIXED : 0), fd, (off_t)offset);
+  *error = mapped == MAP_FAILED ? errno : 0;
+  return mapped == MAP_FAILED ? NULL : mapped;
+}
+
+static inline int vmbus_duplicate(int fd) {
+  return vmbus_result(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+}
+
+static inline int vmbus_event_fd(void) {
+  return vmbus_result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+static inline void vmbus_event_signal(int fd) {
+  uint64_t one = 1;
+  // EAGAIN means that the counter is full: the reader has been told often enough.
+  ssize_t ignored = write(fd, &one, sizeof one);
+  (void)ignored;
+}
+
+/// The count since the last call, 0 when there was none.
+static inline uint64_t vmbus_event_drain(int fd) {
+  uint64_t count = 0;
+  return read(fd, &count, sizeof count) == sizeof count ? count : 0;
+}
+
+static inline int vmbus_epoll_create(void) {
+  return vmbus_result(epoll_create1(EPOLL_CLOEXEC));
+}
+
+static inline int vmbus_epoll_add(int epoll, int fd, uint64_t token) {
+  struct epoll_event event = {.events = EPOLLIN, .data = {.u64 = token}};
+  return vmbus_result(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
+}
+
+static inline int vmbus_epoll_remove(int epoll, int fd) {
+  return vmbus_result(epoll_ctl(epoll, EPOLL_CTL_DEL, fd, NULL));
+}
+
+/// Waits until one of the descriptors is ready; fills `tokens`. EINTR is not an error: 0.
+static inline int vmbus_epoll_wait(
+    int epoll, uint64_t *_Nonnull tokens, int capacity, int milliseconds) {
+  struct epoll_event events[64];
+  if (capacity > 64) capacity = 64;
+  int count = epoll_wait(epoll, events, capacity, milliseconds);
+  if (count < 0) return errno == EINTR ? 0 : -errno;
+  for (int i = 0; i < count; i++) tokens[i] = events[i].data.u64;
+  return count;
+}
+
+static inline int vmbus_listen(const char *_Nonnull path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof address.sun_path) return -ENAMETOOLONG;
+  strcpy(address.sun_path, path);
+  int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return -errno;
+  // A socket that a killed host left behind refuses connections; only then is it replaced.
+  int probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  if (probe >= 0) {
+    if (connect(probe, (struct sockaddr *)&address, sizeof address) == 0) {
+      close(probe);
+      close(fd);
+      return -EADDRINUSE;
+    }
+    if (errno == ECONNREFUSED) {
+      struct stat status;
+      if (lstat(path, &status) == 0 && S_ISSOCK(status.st_mode)) unlink(path);
+    }
+    close(probe);
+  }
+  if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 64) != 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  return fd;
+}
+
+static inline int vmbus_accept(int listener) {
+  return vmbus_result(syscall(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC));
+}
+
+static inline int vmbus_connect(const char *_Nonnull path) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  if (strlen(path) >= sizeof address.sun_path) return -ENAMETOOLONG;
+  strcpy(address.sun_path, path);
+  int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
+    int error = errno;
+    close(fd);
+    return -error;
+  }
+  return fd;
+}
+
+#define VMBUS_MAX_FDS 64
+
+/// Sends one datagram with descriptors. Returns 0 or -errno.
+static inline int vmbus_send(
+    int fd, const void *_Nonnull bytes, size_t count, const int *_Nullable fds, int fd_count) {
+  if (fd_count < 0 || fd_count > VMBUS_MAX_FDS) return -EINVAL;
+  union {
+    struct cmsghdr align;
+    char room[CMSG_SPACE(sizeof(int) * VMBUS_MAX_FDS)];
+  } control;
+  struct iovec part = {.iov_base = (void *)bytes, .iov_len = count};
+  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
+  if (fd_count > 0) {
+    memset(&control, 0, sizeof control);
+    message.msg_control = control.room;
+    message.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)fd_count);
+    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)fd_count);
+    memcpy(CMSG_DATA(header), fds, sizeof(int) * (size_t)fd_count);
+  }
+  ssize_t sent;
+  do sent = sendmsg(fd, &message, MSG_NOSIGNAL);
+  while (sent < 0 && errno == EINTR);
+  return sent < 0 ? -errno : 0;
+}
+
+/// Receives one datagram: its length, 0 at the end, -errno; -EMSGSIZE when it or its descriptors
+/// did not fit. Every descriptor in `fds` belongs to the caller.
+static inline int64_t vmbus_receive(
+    int fd, void *_Nonnull bytes, size_t capacity, int *_Nonnull fds, int *_Nonnull fd_count) {
+  union {
+    struct cmsghdr align;
+    char room[CMSG_SPACE(sizeof(int) * VMBUS_MAX_FDS)];
+  } control;
+  struct iovec part = {.iov_base = bytes, .iov_len = capacity};
+  struct msghdr message = {
+      .msg_iov = &part,
+      .msg_iovlen = 1,
+      .msg_control = control.room,
+      .msg_controllen = sizeof control.room,
+  };
+  *fd_count = 0;
+  ssize_t received;
+  do received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
+  while (received < 0 && errno == EINTR);
+  if (received < 0) return -errno;
+  for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL;
+       header = CMSG_NXTHDR(&message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    int count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
+    for (int i = 0; i < count; i++) {
+      int passed;
+      memcpy(&passed, CMSG_DATA(header) + sizeof(int) * (size_t)i, sizeof passed);
+      if (*fd_count < VMBUS_MAX_FDS) fds[(*fd_count)++] = passed;
+      else close(passed);
+    }
+  }
+  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
+    for (int i = 0; i < *fd_count; i++) close(fds[i]);
+    *fd_count = 0;
+    return -EMSGSIZE;
+  }
+  return received;
+}
+
+#define VMBUS_CPU_WORDS 64
+
+/// Binds the calling thread to one processor. Returns 0 or -errno.
+static inline int vmbus_pin_thread(int cpu) {
+  unsigned long set[VMBUS_CPU_WORDS] = {0};
+  const int bits = 8 * (int)sizeof set[0];
+  if (cpu < 0 || cpu >= VMBUS_CPU_WORDS * bits) return -EINVAL;
+  set[cpu / bits] = 1ul << (cpu % bits);
+  return syscall(SYS_sched_setaffinity, 0, sizeof set, set) < 0 ? -errno : 0;
+}
+
+/// Whether the calling thread may run on that processor.
+static inline bool vmbus_may_use_cpu(int cpu) {
+  unsigned long set[VMBUS_CPU_WORDS] = {0};
+  const int bits = 8 * (int)sizeof set[0];
+  if (cpu < 0 || cpu >= VMBUS_CPU_WORDS * bits) return false;
+  if (syscall(SYS_sched_getaffinity, 0, sizeof set, set) < 0) return false;
+  return (set[cpu / bits] >> (cpu % bits) & 1) != 0;
+}
+
+static inline void vmbus_name_thread(const char *_Nonnull name) {
+  prctl(PR_SET_NAME, name);
+}
+
+static inline uint64_t vmbus_now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/// Nanoseconds since 1970.
+static inline uint64_t vmbus_wall_clock(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_REALTIME, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/// Ends the process as kill -9 does.
+_Noreturn static inline void vmbus_crash(void) {
+  kill(getpid(), SIGKILL);
+  for (;;) pause();
+}
+
+/// A counter that runs at a constant rate and costs a few cycles to read.
+static inline uint64_t vmbus_cycles(void) {
+#if defined(__x86_64__)
+  return __builtin_ia32_rdtsc();
+#elif defined(__aarch64__)
+  uint64_t count;
+  __asm__ volatile("mrs %0, cntvct_el0" : "=r"(count));
+  return count;
+#else
+  return vmbus_now();
+#endif
+}
+
+/// Tells the processor that this thread spins.
+static inline void vmbus_pause(void) {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  __asm__ volatile("yield");
+#endif
+}

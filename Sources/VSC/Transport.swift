@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Synchronization
+
+/// What the framework needs of the world below it, for one device. The framework does not know
+/// which transport it is on: a simulated host, a device file, or something else.
+public protocol DeviceTransport: AnyObject, Sendable {
+  var identity: DeviceIdentity { get }
+
+  /// Opens a channel of the device and wakes `worker` when the host signals it.
+  func openChannel(_ parameters: ChannelParameters, worker: Worker) async throws(TransportError)
+    -> RawChannel
+
+  /// Zeroed memory that the device may be given. It stays until the device is closed.
+  func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages
+
+  /// Closes all channels, waits until the host is known to be quiet, frees the memory.
+  func close() async
+}
+
+/// What is known of a device before it is opened.
+public struct DeviceIdentity: Sendable, Hashable {
+  public var deviceClass: DeviceClass
+  /// Stable for the life of the machine's configuration.
+  public var instance: GUID
+  /// The primary channel's relid.
+  public var channel: ChannelID
+  public var confidentiality: Confidentiality
+  /// Where the device was found, for people: "simulated host", "/dev/uio0".
+  public var transport: String
+
+  public init(
+    deviceClass: DeviceClass, instance: GUID, channel: ChannelID,
+    confidentiality: Confidentiality, transport: String
+  ) {
+    self.deviceClass = deviceClass
+    self.instance = instance
+    self.channel = channel
+    self.confidentiality = confidentiality
+    self.transport = transport
+  }
+}
+
+/// What a driver asks for when it opens a channel.
+public struct ChannelParameters: Sendable {
+  /// Bytes of each of the two rings, control page included; a multiple of 4096. A transport whose
+  /// rings have a given size ignores it.
+  public var ringByteCount: Int
+  /// The largest packet that the driver accepts, descriptor and trailer excluded.
+  public var maximumPacketByteCount: Int
+  /// What the open message carries. Not every transport can send it.
+  public var userData: UserData
+
+  public init(
+    ringByteCount: Int = 128 * 1024, maximumPacketByteCount: Int = 4096,
+    userData: UserData = UserData()
+  ) {
+    self.ringByteCount = ringByteCount
+    self.maximumPacketByteCount = maximumPacketByteCount
+    self.userData = userData
+  }
+}
+
+/// A channel as a transport opened it: rings, doorbell, end. The framework makes a `Channel` of
+/// it, with the types that the offer's flags demand.
+public struct RawChannel: ~Copyable, Sendable {
+  /// Answers once, at this open (the flags may be others at the next one).
+  public let confidentiality: Confidentiality
+  public let outgoing: BorrowedRingMemory
+  public let incoming: BorrowedRingMemory
+  public let trailerCheck: TrailerCheck
+  public let doorbell: Doorbell
+  public let state: ChannelState
+
+  public init(
+    confidentiality: Confidentiality, outgoing: consuming BorrowedRingMemory,
+    incoming: consuming BorrowedRingMemory, trailerCheck: TrailerCheck = .verify,
+    doorbell: Doorbell, state: ChannelState
+  ) {
+    self.confidentiality = confidentiality
+    self.outgoing = outgoing
+    self.incoming = incoming
+    self.trailerCheck = trailerCheck
+    self.doorbell = doorbell
+    self.state = state
+  }
+}
+
+/// How the host is signalled. A plain value, so that ringing costs what the call costs.
+public enum Doorbell: Sendable {
+  /// An eventfd that the host waits on.
+  case event(descriptor: Int32)
+}
+
+extension Doorbell {
+  @usableFromInline
+  func ring() {
+    switch self {
+    case .event(let descriptor): EventDescriptor.signal(descriptor)
+    }
+  }
+}
+
+/// The life of a channel, shared between the transport and the channel's worker. It keeps the
+/// ring memory mapped; a transport subclasses it to keep what it needs.
+open class ChannelState: @unchecked Sendable {
+  // Only the atomic changes.
+  let end = Atomic<UInt32>(0)
+
+  public init() {}
+
+  /// The transport tells that the channel is over; the first reason stays.
+  public func end(_ reason: ChannelEnd) {
+    _ = end.compareExchange(
+      expected: 0, desired: reason.rawValue, ordering: .sequentiallyConsistent)
+  }
+
+  /// Why the channel is over, or nil while it is not.
+  public var ended: ChannelEnd? { ChannelEnd(rawValue: end.load(ordering: .acquiring)) }
+
+  /// The driver lets go of the channel: the transport closes it with the host. Called once.
+  open func release() {}
+}
+
+/// Why a transport could not do what was asked: one line for a person.
+public enum TransportError: Error, Equatable, Sendable, CustomStringConvertible {
+  case hostGone
+  case rescinded
+  /// The host answered the open with this status.
+  case openRefused(ControlStatus)
+  case gpadlRefused(ControlStatus)
+  /// The external memory flag without the ring flag, or flags on a connection that may not
+  /// carry them.
+  case unlawfulFlags(OfferFlags)
+  case outOfMemory(MemoryVisibility, byteCount: Int)
+  /// The machine has no memory of that kind for devices.
+  case noSuchMemory(MemoryVisibility)
+  case alreadyOpen
+  case timedOut(WireName)
+  case ring(RingError)
+  case system(WireName, code: Int32, text: String)
+
+  public var description: String {
+    switch self {
+    case .hostGone: "the host is gone"
+    case .rescinded: "the host took the device back"
+    case .openRefused(let status): "the host refused to open the channel (status \(status))"
+    case .gpadlRefused(let status): "the host refused the ring's memory (status \(status))"
+    case .unlawfulFlags(let flags):
+      "the offer's flags 0x\(String(flags.rawValue, radix: 16)) are not lawful on this connection"
+    case .outOfMemory(let memory, let count):
+      "\(count) bytes of \(memory) memory are not free: give the machine more of it"
+    case .noSuchMemory(let memory): "this machine has no \(memory) memory for devices"
+    case .alreadyOpen: "the device is open already"
+    case .timedOut(let what): "the host did not answer in time (\(what))"
+    case .ring(let error): error.description
+    case .system(let what, _, let text): "\(what): \(text)"
+    }
+  }
+}
