@@ -8,12 +8,14 @@
 // program see them without it. What it would declare is called by number.
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -22,6 +24,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -244,6 +247,83 @@ static inline int64_t vmbus_receive(
 }
 
 #define VMBUS_CPU_WORDS 64
+
+/// Lets receives on a socket fail with EAGAIN after so many seconds.
+static inline int vmbus_set_receive_timeout(int fd, int seconds) {
+  struct timeval time = {.tv_sec = seconds};
+  return vmbus_result(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time));
+}
+
+/// Whether the other side of a socket has closed it.
+static inline bool vmbus_has_hung_up(int fd) {
+  struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+  return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+static inline void vmbus_sleep_milliseconds(unsigned int milliseconds) {
+  struct timespec time = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
+  nanosleep(&time, NULL);
+}
+
+/// Zeroes shared pages and gives them back to the system.
+static inline void vmbus_zero_shared(void *_Nonnull start, size_t count) {
+  if (madvise(start, count, MADV_REMOVE) != 0) memset(start, 0, count);
+}
+
+/// The eventfd that the handler below writes to. Each object file has its own copy of what lies in
+/// an inline function: only one Swift file may call these.
+static inline int *_Nonnull vmbus_termination_fd(void) {
+  static int fd = -1;
+  return &fd;
+}
+
+static inline void vmbus_termination_handler(int number) {
+  int error = errno;
+  uint64_t value = (uint64_t)number;
+  ssize_t ignored = write(*vmbus_termination_fd(), &value, sizeof value);
+  (void)ignored;
+  errno = error;
+}
+
+/// From now on SIGINT and SIGTERM go to vmbus_wait_for_termination. Blocking them would not do:
+/// libdispatch unblocks all signals on the main thread. And writing to a closed pipe is an error
+/// of that write, not the end of the process.
+static inline int vmbus_catch_termination(void) {
+  int fd = eventfd(0, EFD_CLOEXEC);
+  if (fd < 0) return -errno;
+  *vmbus_termination_fd() = fd;
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = vmbus_termination_handler;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+  signal(SIGPIPE, SIG_IGN);
+  return 0;
+}
+
+/// Waits for one of them; the sum of the numbers when several came.
+static inline int vmbus_wait_for_termination(void) {
+  uint64_t value = 0;
+  while (read(*vmbus_termination_fd(), &value, sizeof value) < 0 && errno == EINTR) {
+  }
+  return (int)value;
+}
+
+/// Becomes another program (looked up in PATH), with the signals of a new one. Returns the error.
+static inline int vmbus_exec(char *_Nullable *_Nonnull arguments) {
+  // The runtime's threads block most signals, and the mask is inherited.
+  sigset_t none;
+  sigemptyset(&none);
+  pthread_sigmask(SIG_SETMASK, &none, NULL);
+  signal(SIGPIPE, SIG_DFL);
+  execvp(arguments[0], arguments);
+  return errno;
+}
+
+_Noreturn static inline void vmbus_exit(int code) {
+  exit(code);
+}
 
 /// Binds the calling thread to one processor. Returns 0 or -errno.
 static inline int vmbus_pin_thread(int cpu) {

@@ -49,17 +49,20 @@ final class GuestSynIC: @unchecked Sendable {
 
   private func deliver(_ queue: inout [OutgoingMessage]) {
     let address = messagePage.load(ordering: .acquiring)
-    guard let message = queue.first, let page = unsafe UnsafeMutableRawPointer(bitPattern: address) else {
+    guard let message = queue.first, let page = unsafe UnsafeMutableRawPointer(bitPattern: address)
+    else {
       return
     }
     // Safe: a page of the guest, 4096 bytes, and the slot lies within it.
     let slot = unsafe page + SynIC.messageSlotOffset(sint: SynIC.vmbusSINT)
     let type = unsafe slot.assumingMemoryBound(to: Atomic<UInt32>.self)
     if unsafe type.pointee.load(ordering: .sequentiallyConsistent) != SynIC.noMessage {
-      // The guest has not taken the last one. Ask it to tell, then look once more.
-      unsafe slot.storeBytes(
-        of: SynICMessageHeader.messagePending, toByteOffset: SynICMessageHeader.flagsOffset,
-        as: UInt8.self)
+      // The guest has not taken the last one. Ask it to tell, then look once more: an atomic
+      // read-modify-write, so that the look does not come first (law 6). The flags are the second
+      // byte of the word.
+      let flags = unsafe (slot + 4).assumingMemoryBound(to: Atomic<UInt32>.self)
+      unsafe flags.pointee.bitwiseOr(
+        UInt32(SynICMessageHeader.messagePending) << 8, ordering: .sequentiallyConsistent)
       guard unsafe type.pointee.load(ordering: .sequentiallyConsistent) == SynIC.noMessage else {
         return
       }
@@ -81,7 +84,8 @@ final class GuestSynIC: @unchecked Sendable {
   /// Sets a channel's event flag, and raises the interrupt unless it was set already.
   func setEventFlag(_ flag: UInt16) {
     let address = eventFlagsPage.load(ordering: .acquiring)
-    guard flag < SynIC.eventFlagsPerSINT, let page = unsafe UnsafeMutableRawPointer(bitPattern: address)
+    guard flag < SynIC.eventFlagsPerSINT,
+      let page = unsafe UnsafeMutableRawPointer(bitPattern: address)
     else { return }
     // Safe: a page of the guest, and the flag's word lies within it.
     let offset = SynIC.eventFlagsOffset(sint: SynIC.vmbusSINT) + Int(flag / 64) * 8
