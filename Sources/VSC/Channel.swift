@@ -31,6 +31,7 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
     self.state = state
   }
 
+  @inlinable
   deinit { state.release() }
 
   /// Why the channel is over, or nil while it is not.
@@ -247,6 +248,7 @@ struct RangeStaging: ~Copyable {
     unsafe words[0] = UInt64(1).littleEndian << 32
   }
 
+  @inlinable
   deinit { unsafe words.deallocate() }
 
   /// One range that starts at the start of its first page.

@@ -72,9 +72,9 @@ final class Export: Sendable {
   // MARK: - Opening and closing
 
   func open() throws {
-    let options = try options()
     let lun = state.withLock { $0.lun }
     try waiting { [self] in
+      let options = try options()
       let found = try await openDevice(StorageVSC.deviceClass, options)
       do {
         let disk = try await StorageVSC.open(found.device, .init(lun: lun))
