@@ -78,7 +78,8 @@ let package = Package(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
-      name: "SimulatedHostTests", dependencies: ["SimulatedHost", "StorageProtocol", "VMBus"],
+      name: "SimulatedHostTests",
+      dependencies: ["Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system],
       swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
