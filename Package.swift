@@ -79,7 +79,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "SimulatedHostTests",
-      dependencies: ["Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system],
+      dependencies: [
+        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system,
+      ],
       swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
