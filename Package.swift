@@ -20,6 +20,7 @@ let package = Package(
   products: [
     .library(name: "VMBus", targets: ["VMBus"]),
     .library(name: "VSC", targets: ["VSC"]),
+    .library(name: "StorageVSC", targets: ["StorageVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
@@ -48,6 +49,9 @@ let package = Package(
 
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .target(
+      name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
       name: "SimulatedBus",
       dependencies: ["CLinux", "Platform", "SimulatedLink", "VMBus", "VSC", logging, system],
       swiftSettings: settings),
@@ -74,6 +78,11 @@ let package = Package(
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
+    .testTarget(name: "VSCTests", dependencies: ["VMBus", "VSC"], swiftSettings: settings),
+    .testTarget(
+      name: "StorageVSCTests",
+      dependencies: ["Platform", "StorageProtocol", "StorageVSC", "VMBus", "VSC"],
+      swiftSettings: settings),
     .testTarget(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
       swiftSettings: settings),
