@@ -50,17 +50,33 @@ make_scratch() {
   at_exit "rm -rf '$scratch'"
 }
 
-# Ends a process that this script started, kindly, then not. Nothing happens when it is gone.
-end_process() {
-  local pid=$1 try
-  kill "$pid" 2>/dev/null || return 0
-  for ((try = 0; try < 50; try++)); do
-    kill -0 "$pid" 2>/dev/null || break
-    sleep 0.1
-  done
-  kill -9 "$pid" 2>/dev/null || true
-  wait "$pid" 2>/dev/null || true
+# Process ids by name, of what runs in the background.
+declare -A pids=()
+
+# launch NAME COMMAND...: starts a process that ends with this script; its output goes to
+# $scratch/NAME.log.
+launch() {
+  local name=$1
+  shift
+  "$@" </dev/null >"$scratch/$name.log" 2>&1 &
+  pids[$name]=$!
+  at_exit "end '$name'"
 }
+
+running() { kill -0 "${pids[$1]:-none}" 2>/dev/null; }
+
+# Ends a process, kindly, then not. Nothing happens when it is gone. Sets `ended_with` to its status.
+end() {
+  local name=$1 pid=${pids[$1]:-}
+  ended_with=0
+  [[ -n $pid ]] || return 0
+  kill "$pid" 2>/dev/null || true
+  wait_for 10 gone "$name" || kill -9 "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || ended_with=$?
+  unset "pids[$name]"
+}
+
+gone() { ! running "$1"; }
 
 # --- What must be there ----------------------------------------------------------------------------
 
@@ -171,7 +187,7 @@ step() {
   start=$(date +%s%N)
   within "$seconds" "$@" >"$log" 2>&1 3>"$log.facts"
   took=$((($(date +%s%N) - start) / 100000000))
-  facts=$(paste -sd, "$log.facts" | sed 's/,/, /g')
+  facts=$(paste -sd ';' "$log.facts" | sed 's/;/; /g')
   rm -f "$log.facts"
   if ((status == 0)); then
     word=ok colour=$green
@@ -179,7 +195,7 @@ step() {
   else
     word=FAILED colour=$red
     steps_failed=$((steps_failed + 1))
-    ((status != 124)) || facts+="${facts:+, }ended after $seconds s"
+    ((status != 124)) || facts+="${facts:+; }ended after $seconds s"
     tail -n 60 "$log" | sed 's/^/    /'
   fi
   step_rows+=("$(printf '  %s%-6s%s  %-40s %3d:%02d.%d  %s' "$colour" "$word" "$plain" "$name" \
