@@ -11,26 +11,51 @@ let settings: [SwiftSetting] = [
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
+
 let package = Package(
   name: "swift-vmbus",
   products: [
-    .library(name: "VMBus", targets: ["VMBus"])
+    .library(name: "VMBus", targets: ["VMBus"]),
+    .library(name: "VSC", targets: ["VSC"]),
+    .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
+    .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
     .package(url: "https://github.com/apple/swift-system.git", from: "1.5.0"),
   ],
+  // From the bottom up: a target imports only what stands above it here.
   targets: [
     .systemLibrary(name: "CLinux", path: "CShims/CLinux"),
+    .target(name: "Platform", dependencies: ["CLinux", system], swiftSettings: settings),
     .target(name: "VMBus", swiftSettings: settings),
+    .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+
+    .target(name: "SimulatedLink", dependencies: ["VMBus"], swiftSettings: settings),
     .target(
-      name: "Platform",
-      dependencies: ["CLinux", .product(name: "SystemPackage", package: "swift-system")],
+      name: "SimulatedHost",
+      dependencies: [
+        "CLinux", "Platform", "SimulatedLink", "StorageProtocol", "VMBus", logging, system,
+      ],
       swiftSettings: settings),
+
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
+    .target(
+      name: "SimulatedBus",
+      dependencies: ["CLinux", "Platform", "SimulatedLink", "VMBus", "VSC", logging, system],
+      swiftSettings: settings),
+
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
+    .testTarget(
+      name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "SimulatedHostTests", dependencies: ["SimulatedHost", "StorageProtocol", "VMBus"],
+      swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]
 )

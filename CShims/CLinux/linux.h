@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -270,6 +271,19 @@ static inline uint64_t vmbus_now(void) {
   struct timespec time;
   clock_gettime(CLOCK_MONOTONIC, &time);
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/// Nanoseconds since 1970.
+static inline uint64_t vmbus_wall_clock(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_REALTIME, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
+/// Ends the process as kill -9 does.
+_Noreturn static inline void vmbus_crash(void) {
+  kill(getpid(), SIGKILL);
+  for (;;) pause();
 }
 
 /// A counter that runs at a constant rate and costs a few cycles to read.

@@ -23,9 +23,21 @@ public protocol FieldVisitor: ~Copyable, ~Escapable {
   mutating func bytes<let count: Int>(_ name: WireName, _ value: inout InlineArray<count, UInt8>)
   /// Bytes that are written as zero and not looked at when read.
   mutating func padding(_ count: Int)
+  /// An integer whose most significant byte comes first, as SCSI writes them.
+  mutating func bigEndian<T: FixedWidthInteger & BitwiseCopyable>(
+    _ name: WireName, _ value: inout T)
 }
 
 extension FieldVisitor where Self: ~Copyable & ~Escapable {
+  @inlinable
+  public mutating func bigEndian<T: FixedWidthInteger & BitwiseCopyable>(
+    _ name: WireName, _ value: inout T
+  ) {
+    var swapped = value.byteSwapped
+    integer(name, &swapped)
+    value = swapped.byteSwapped
+  }
+
   /// A field that is a bit set or an open enumeration over an integer.
   @inlinable
   public mutating func integer<T: WireInteger>(_ name: WireName, _ value: inout T) {
@@ -213,4 +225,11 @@ struct DescribingVisitor: FieldVisitor {
   }
 
   mutating func padding(_ count: Int) { offset += count }
+
+  // Described by its value, not by the bytes that the default would swap.
+  mutating func bigEndian<T: FixedWidthInteger & BitwiseCopyable>(
+    _ name: WireName, _ value: inout T
+  ) {
+    integer(name, &value)
+  }
 }

@@ -3,7 +3,7 @@
 /// An open channel, in the hands of one worker.
 ///
 /// `Ring` says who can read what is sent in-band; `External` says which memory the device may be
-/// given for DMA. An open makes one of the three lawful pairs (`OpenChannel`), and from there on
+/// given for DMA. An open makes one of the three lawful pairs (`OpenedChannel`), and from there on
 /// giving private memory to the host does not compile (law 2).
 ///
 /// Packets are sent and received in bursts; `flush` publishes both directions at once and rings
@@ -218,7 +218,7 @@ public struct ChannelCounters: Sendable, Equatable {
 
 /// A channel as it was opened: one of the three lawful pairs. It answers once, by the offer's
 /// flags at this open; external memory encrypted under a host-visible ring does not exist.
-public enum OpenChannel: ~Copyable {
+public enum OpenedChannel: ~Copyable {
   case hostVisible(Channel<HostVisible, HostVisible>)
   case encryptedRing(Channel<Encrypted, HostVisible>)
   case encrypted(Channel<Encrypted, Encrypted>)

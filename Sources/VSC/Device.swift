@@ -19,12 +19,12 @@ public final class Device: Sendable {
   /// says now.
   public func open(
     _ parameters: ChannelParameters, on worker: Worker
-  ) async throws(TransportError) -> OpenChannel {
+  ) async throws(TransportError) -> OpenedChannel {
     let raw = try await transport.openChannel(parameters, worker: worker)
     let state = raw.state
     do throws(RingError) {
       switch raw.confidentiality {
-      case .none: return .hostVisible(try Channel(raw, parameters))
+      case .hostVisible: return .hostVisible(try Channel(raw, parameters))
       case .ring: return .encryptedRing(try Channel(raw, parameters))
       case .ringAndExternalMemory: return .encrypted(try Channel(raw, parameters))
       }

@@ -30,7 +30,7 @@ public struct OfferFlags: OptionSet, WireInteger {
   /// is lawful.
   public var confidentiality: Confidentiality? {
     switch (contains(.confidentialRingBuffer), contains(.confidentialExternalMemory)) {
-    case (false, false): Confidentiality.none
+    case (false, false): .hostVisible
     case (true, false): .ring
     case (true, true): .ringAndExternalMemory
     case (false, true): nil
@@ -41,7 +41,7 @@ public struct OfferFlags: OptionSet, WireInteger {
 /// The three lawful answers to "what of this channel is encrypted".
 public enum Confidentiality: Hashable, Sendable, CaseIterable {
   /// Everything is host-visible, or the machine is not isolated.
-  case none
+  case hostVisible
   /// Ring encrypted; GPADL buffers and DMA host-visible.
   case ring
   case ringAndExternalMemory

@@ -5,7 +5,7 @@ import VMBus
 
 @Suite struct OfferTests {
   @Test func onlyThreePairsOfFlagsAreLawful() {
-    #expect(OfferFlags().confidentiality == Confidentiality.none)
+    #expect(OfferFlags().confidentiality == .hostVisible)
     #expect(OfferFlags.confidentialRingBuffer.confidentiality == .ring)
     #expect(OfferFlags.confidential.confidentiality == .ringAndExternalMemory)
     #expect(OfferFlags.confidentialExternalMemory.confidentiality == nil)

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Platform
+import SimulatedLink
+public import SystemPackage
+public import VMBus
+
+/// Which of a guest's memory an access may touch.
+public enum GuestMemoryView: Sendable, Hashable {
+  /// A channel without the flag: host-visible memory only. In a machine without isolation that is
+  /// all of it.
+  case hostVisible
+  /// A channel with the flag: encrypted memory only, so that a guest which passes a shared page
+  /// where a private one is required fails, rather than leak.
+  case encrypted
+}
+
+/// What is wrong with a guest's memory, or with a page of it.
+public enum GuestMemoryError: Error, Equatable, Sendable {
+  /// The page is not there, or not of the kind that may be touched here.
+  case notVisible(page: GPN)
+  /// A region that the guest handed over is empty, too large, or outside of its file.
+  case badRegion(index: Int)
+  /// A memory file could be cut off behind our back, or is no memory file.
+  case notSealed(file: Int)
+  case system(Errno)
+}
+
+extension GuestMemoryError: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .notVisible(let page):
+      "guest page 0x\(String(page, radix: 16)) may not be seen here"
+    case .badRegion(let index): "region \(index) of the guest's memory lies outside of its file"
+    case .notSealed(let file): "memory file \(file) of the guest is not sealed against shrinking"
+    case .system(let error): "guest memory: \(error)"
+    }
+  }
+}
+
+/// The memory of one guest, as far as this side may see it. It is known only by guest page number,
+/// through the table that the guest handed over when it joined.
+///
+/// Nothing here changes after `init`. The guest's bytes change all the time: whoever reads them
+/// copies first.
+@safe
+public final class GuestMemory: @unchecked Sendable {
+  @safe
+  struct Region {
+    let firstPage: GPN
+    let pageCount: UInt64
+    let start: UnsafeMutableRawPointer
+    let file: Int32
+    let fileOffset: Int
+    let view: GuestMemoryView
+  }
+
+  private final class File {
+    let file: MemoryFile
+    let mapping: MappedMemory
+
+    init(_ descriptor: consuming OwnedDescriptor) throws(Errno) {
+      file = try MemoryFile(received: descriptor)
+      mapping = try file.map()
+    }
+  }
+
+  private let files: [File]
+  private let regions: UnsafeMutableBufferPointer<Region>
+
+  /// Maps what a guest handed over, after a look at every number of it.
+  ///
+  /// - Parameter message: the join message, whose first descriptors are the memory files.
+  init(_ table: [LinkRegion], fileCount: Int, from message: SocketMessage) throws(GuestMemoryError)
+  {
+    var files: [File] = []
+    for index in 0..<fileCount {
+      guard let descriptor = message.takeDescriptor(index) else { throw .notSealed(file: index) }
+      do throws(Errno) {
+        files.append(try File(descriptor))
+      } catch .invalidArgument {
+        throw .notSealed(file: index)
+      } catch {
+        throw .system(error)
+      }
+    }
+    var checked: [Region] = []
+    for (index, entry) in table.enumerated() {
+      guard files.indices.contains(Int(entry.file)) else { throw .badRegion(index: index) }
+      let file = files[Int(entry.file)]
+      let (bytes, tooLarge) = entry.pageCount.multipliedReportingOverflow(by: 4096)
+      let (end, pastEnd) = bytes.addingReportingOverflow(entry.fileOffset)
+      let (_, wraps) = entry.firstPage.addingReportingOverflow(entry.pageCount)
+      guard !tooLarge, !pastEnd, !wraps, entry.pageCount > 0, entry.fileOffset & 4095 == 0,
+        end <= UInt64(file.file.byteCount)
+      else { throw .badRegion(index: index) }
+      unsafe checked.append(
+        Region(
+          firstPage: entry.firstPage, pageCount: entry.pageCount,
+          start: file.mapping.start + Int(entry.fileOffset), file: file.file.owned.rawValue,
+          fileOffset: Int(entry.fileOffset),
+          view: entry.isEncrypted != 0 ? .encrypted : .hostVisible))
+    }
+    self.files = files
+    unsafe regions = .allocate(capacity: max(checked.count, 1))
+    for (index, region) in checked.enumerated() {
+      unsafe (regions.baseAddress.unsafelyUnwrapped + index).initialize(to: region)
+    }
+    regionCount = checked.count
+  }
+
+  private let regionCount: Int
+
+  deinit { unsafe regions.deallocate() }
+
+  /// Finds the region of a page. The number is the guest's word.
+  private func region(of page: GPN, in view: GuestMemoryView) -> Region? {
+    for index in 0..<regionCount {
+      let region = unsafe regions[index]
+      // Wraps for a page before the region, and is then larger than any count.
+      if page &- region.firstPage < region.pageCount && region.view == view {
+        return region
+      }
+    }
+    return nil
+  }
+
+  func contains(_ page: GPN, in view: GuestMemoryView) -> Bool {
+    region(of: page, in: view) != nil
+  }
+
+  /// The memory of a page and how many pages lie behind each other from there on.
+  @unsafe
+  func page(
+    _ page: GPN, in view: GuestMemoryView
+  ) throws(GuestMemoryError) -> (start: UnsafeMutableRawPointer, pageCount: UInt64) {
+    guard let region = region(of: page, in: view) else { throw .notVisible(page: page) }
+    let index = page &- region.firstPage
+    return unsafe (region.start + Int(index) * 4096, region.pageCount &- index)
+  }
+
+  /// Maps pages from all over the guest behind each other: a ring.
+  func map(
+    _ pages: some Collection<GPN>, in view: GuestMemoryView
+  ) throws(GuestMemoryError) -> MappedMemory {
+    var runs: [(offset: Int, byteCount: Int)] = []
+    var file: Int32 = -1
+    for page in pages {
+      guard let region = region(of: page, in: view) else { throw .notVisible(page: page) }
+      // A view's memory is one file; pages of two can't be one ring.
+      guard file == -1 || file == region.file else { throw .notVisible(page: page) }
+      file = region.file
+      let offset = region.fileOffset + Int(page &- region.firstPage) * 4096
+      if let last = runs.last, last.offset + last.byteCount == offset {
+        runs[runs.count - 1].byteCount += 4096
+      } else {
+        runs.append((offset, 4096))
+      }
+    }
+    do throws(Errno) {
+      return try MappedMemory.joining(runs, of: file)
+    } catch {
+      throw .system(error)
+    }
+  }
+}
+
+/// The guest memory that a GPA-direct packet names, piece by piece as it lies in this process.
+@safe
+public struct GuestRangeData: ExternalData, ~Copyable, ~Escapable {
+  unowned(unsafe) private let memory: GuestMemory
+  private let view: GuestMemoryView
+  private let range: GPARange
+  /// Page numbers, a private copy of the packet's.
+  private let pages: RawSpan
+
+  @_lifetime(copy pages)
+  init(_ range: GPARange, pages: RawSpan, memory: GuestMemory, view: GuestMemoryView) {
+    unsafe self.memory = memory
+    self.view = view
+    self.range = range
+    self.pages = pages
+  }
+
+  public var byteCount: Int { Int(range.byteCount) }
+
+  @_lifetime(&self)
+  public mutating func segment(
+    at offset: Int, maximum: Int
+  ) throws(ExternalDataError) -> MutableRawSpan {
+    guard offset >= 0, offset < byteCount, maximum > 0 else {
+      throw .outOfRange(offset: offset, byteCount: byteCount)
+    }
+    let position = Int(range.byteOffset) &+ offset
+    let limit = min(maximum, byteCount &- offset)
+    let within = position & 4095
+    let found: (start: UnsafeMutableRawPointer, pageCount: UInt64)
+    do throws(GuestMemoryError) {
+      unsafe found = try memory.page(pageNumber(position >> 12), in: view)
+    } catch {
+      throw .notVisible(page: pageNumber(position >> 12))
+    }
+    // As far as the next pages of the packet are the next pages in memory.
+    var index = position >> 12
+    var pageCount: UInt64 = 1
+    while within &+ limit > Int(pageCount) &* 4096, unsafe pageCount < found.pageCount,
+      pageNumber(index &+ 1) == pageNumber(index) &+ 1
+    {
+      index &+= 1
+      pageCount &+= 1
+    }
+    let count = min(limit, Int(pageCount) &* 4096 &- within)
+    // Safe: within pages that the table of the guest's memory holds, which outlives the channel.
+    return unsafe _overrideLifetime(
+      MutableRawSpan(_unsafeStart: found.start + within, byteCount: count), mutating: &self)
+  }
+
+  /// The span has as many numbers as the range has pages (`GPARanges.next` made sure), and bounds
+  /// are checked here all the same.
+  private func pageNumber(_ index: Int) -> GPN {
+    guard index >= 0, index &* 8 &+ 8 <= pages.byteCount else { return .max }
+    return unsafe UInt64(
+      littleEndian: pages.unsafeLoadUnaligned(fromByteOffset: index &* 8, as: UInt64.self))
+  }
+}

@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Platform
+import Synchronization
+public import VMBus
+
+/// A channel that a guest has opened, in the hands of the device that serves it.
+///
+/// The same ring logic as the guest's, at the other ends. The value belongs to one worker; when
+/// it goes, the host knows that the device no longer touches the guest's memory.
+public struct HostChannel: ~Copyable {
+  @usableFromInline var producer: RingProducer<BorrowedRingMemory>
+  @usableFromInline var consumer: RingConsumer<BorrowedRingMemory>
+  @usableFromInline var buffer: PacketBuffer
+  private let memory: GuestMemory
+  private let view: GuestMemoryView
+  private let synIC: GuestSynIC
+  private let eventFlag: UInt16
+  @usableFromInline let state: HostChannelState
+  private var faults: ChannelFaults
+  private let capture: Capture?
+  public let request: OpenRequest
+  /// Packets with errors, and completions that could not be sent.
+  public internal(set) var malformed: UInt64 = 0
+
+  init(
+    _ request: OpenRequest, memory: GuestMemory, synIC: GuestSynIC, state: HostChannelState,
+    faults: ChannelFaults, capture: Capture?, maximumPacketByteCount: Int = 65536
+  ) throws(RingError) {
+    let split = Int(request.downstreamPageOffset) * 4096
+    let total = request.ringPages.count * 4096
+    // Safe: the state keeps the mapping, and lives as long as this value.
+    let consumer = try unsafe RingConsumer(state.ring(from: 0, byteCount: split))
+    let producer = try unsafe RingProducer(state.ring(from: split, byteCount: total - split))
+    self.consumer = consumer
+    self.producer = producer
+    buffer = PacketBuffer(capacity: maximumPacketByteCount)
+    self.memory = memory
+    view = request.confidentiality == .ringAndExternalMemory ? .encrypted : .hostVisible
+    self.synIC = synIC
+    eventFlag = request.eventFlag
+    self.state = state
+    self.faults = faults
+    self.capture = capture
+    self.request = request
+  }
+
+  deinit { state.release() }
+
+  /// The guest has closed the channel, or is gone: the device lets go of it.
+  public var isClosed: Bool { state.isClosed.load(ordering: .relaxed) }
+
+  /// The next packet of the guest, copied out, or nil when there is none.
+  public mutating func receive() throws(RingError) -> Packet? {
+    let packet = try consumer.receive(into: &buffer)
+    if let packet, let capture { record(packet, in: capture) }
+    return packet
+  }
+
+  @_lifetime(borrow self)
+  public func payload(of packet: Packet) -> RawSpan { buffer.payload(of: packet) }
+
+  /// The guest memory that a GPA-direct packet names: its first range.
+  @_lifetime(borrow self)
+  public func externalData(of packet: Packet) throws(WireError) -> GuestRangeData {
+    let bytes = buffer.ranges(of: packet)
+    var ranges = try GPARanges(bytes)
+    let range = try ranges.next().range
+    // Behind the reserved word, the count, and the range's length and offset.
+    return GuestRangeData(
+      range, pages: bytes.extracting(droppingFirst: 16), memory: memory, view: view)
+  }
+
+  /// Answers the request with that transaction id; faults that a test asked for happen here.
+  public mutating func sendCompletion(
+    _ payload: RawSpan, transactionID: UInt64
+  ) throws(RingError) {
+    switch faults.next() {
+    case .none:
+      try write(.completion, payload, transactionID)
+    case .drop:
+      return
+    case .twice:
+      try write(.completion, payload, transactionID)
+      try write(.completion, payload, transactionID)
+    case .invent:
+      try write(.completion, payload, transactionID ^ 0x5555_0000_0000)
+      try write(.completion, payload, transactionID)
+    case .delay(let nanoseconds):
+      faults.hold(payload, transactionID, until: monotonicNow() &+ nanoseconds)
+    case .garbage:
+      scribble()
+    case .crash:
+      crashProcess()
+    }
+  }
+
+  /// Sends what the guest did not ask for.
+  public mutating func send(_ payload: RawSpan) throws(RingError) {
+    try write(.inBand, payload, 0)
+  }
+
+  private mutating func write(
+    _ type: PacketType, _ payload: RawSpan, _ transactionID: UInt64
+  ) throws(RingError) {
+    try producer.write(type, transactionID: transactionID, payload: payload)
+    capture?.packet(
+      channel: request.channel, fromGuest: false, type: type, transactionID: transactionID,
+      ranges: RawSpan(), payload: payload)
+  }
+
+  private func record(_ packet: Packet, in capture: Capture) {
+    capture.packet(
+      channel: request.channel, fromGuest: true, type: packet.type,
+      transactionID: packet.transactionID, ranges: buffer.ranges(of: packet),
+      payload: buffer.payload(of: packet))
+  }
+
+  /// Publishes both directions, and signals the guest where it asks for it.
+  public mutating func flush() {
+    let sent = producer.commit()
+    let received = consumer.commit()
+    if sent || received { synIC.setEventFlag(eventFlag) }
+  }
+
+  /// Whether a packet of so many payload bytes can be sent now. A device that must answer looks
+  /// before it takes a request.
+  public mutating func hasRoom(forPayload byteCount: Int) throws(RingError) -> Bool {
+    try producer.free() >= Packet.byteCount(payload: byteCount)
+  }
+
+  /// Asks for a signal at the next packet, or when there is room for an answer again. Returns
+  /// true when there is something to do already.
+  public mutating func arm(untilRoomFor byteCount: Int? = nil) -> Bool {
+    flush()
+    if isClosed { return true }
+    do throws(RingError) {
+      if let byteCount, try producer.waitForSpace(Packet.byteCount(payload: byteCount)) {
+        return true
+      }
+      return try consumer.arm()
+    } catch {
+      // The next `receive` reports it.
+      return true
+    }
+  }
+
+  public mutating func disarm() { consumer.mask() }
+
+  // MARK: - Faults
+
+  /// When a held completion is due.
+  public var nextDeadline: UInt64 { faults.nextDeadline }
+
+  /// Sends the held completions that are due.
+  public mutating func releaseHeld(now: UInt64) throws(RingError) {
+    while let (payload, transactionID) = faults.due(now: now) {
+      try write(.completion, unsafe payload.span.bytes, transactionID)
+    }
+  }
+
+  /// Writes nonsense over the guest's ring, as a hostile host would.
+  private mutating func scribble() {
+    state.scribble()
+    synIC.setEventFlag(eventFlag)
+  }
+}
+
+/// What a channel's device and the host share: the mapping of the ring, and whether it is over.
+@safe
+public final class HostChannelState: @unchecked Sendable {
+  let isClosed = Atomic<Bool>(false)
+  private let mapping: MappedMemory
+  private let split: Int
+  private let doorbell: Partition.DoorbellBox
+  private let released: @Sendable () -> Void
+
+  init(
+    _ mapping: consuming MappedMemory, split: Int, doorbell: Partition.DoorbellBox,
+    released: @escaping @Sendable () -> Void
+  ) {
+    self.mapping = mapping
+    self.split = split
+    self.doorbell = doorbell
+    self.released = released
+  }
+
+  /// The host tells the device to let go, and wakes it.
+  func close() {
+    isClosed.store(true, ordering: .sequentiallyConsistent)
+    doorbell.event.signal()
+  }
+
+  /// The device has let go.
+  func release() { released() }
+
+  /// A half of the mapping.
+  @unsafe
+  func ring(from offset: Int, byteCount: Int) -> BorrowedRingMemory {
+    unsafe BorrowedRingMemory(start: mapping.start + offset, byteCount: byteCount)
+  }
+
+  func scribble() {
+    // The ring to the guest: indices, then descriptors.
+    let ring = unsafe mapping.start + split
+    unsafe ring.storeBytes(of: 0xFFFF_FFF3, toByteOffset: 0, as: UInt32.self)
+    unsafe (ring + 4096).initializeMemory(as: UInt8.self, repeating: 0xA5, count: 4096)
+  }
+}

@@ -1,0 +1,323 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Logging
+import Platform
+import SimulatedLink
+import Synchronization
+import SystemPackage
+import VMBus
+
+/// One guest of the host: its memory, its processors' SynICs, its end of the control plane.
+///
+/// All of it belongs to the host's control thread; devices on other threads reach it by posting.
+@safe
+final class Partition: @unchecked Sendable {
+  // Touched on the control thread only.
+  let number: Int
+  private unowned let host: HostCore
+  private let socket: PacketSocket
+  private let logger: Logger
+  private var memory: GuestMemory?
+  private var isolation = MachineIsolation.none
+  private var synICs: [GuestSynIC] = []
+  private var server: ControlServer
+  private var doorbells: [UInt32: DoorbellBox] = [:]
+  private var channels: [ChannelID: HostChannelState] = [:]
+  private var deviceOf: [ChannelID: Int] = [:]
+  private var isGone = false
+  private(set) var refusedMessages: UInt64 = 0
+
+  /// A box, since dictionaries hold no noncopyable values.
+  final class DoorbellBox: Sendable {
+    let event: EventDescriptor
+
+    init() throws(Errno) { event = try EventDescriptor() }
+  }
+
+  init(_ host: HostCore, number: Int, socket: consuming PacketSocket) {
+    self.host = host
+    self.number = number
+    self.socket = socket
+    var logger = host.logger
+    logger[metadataKey: "guest"] = "\(number)"
+    self.logger = logger
+    server = ControlServer(host.configuration.server)
+  }
+
+  var hasJoined: Bool { memory != nil }
+
+  func start() {
+    host.control.watch(socket.rawValue) { [weak self] in self?.serveCall() }
+    logger.info("guest connected")
+  }
+
+  // MARK: - Calls of the guest
+
+  private func serveCall() {
+    guard !isGone else { return }
+    let message: SocketMessage
+    do throws(Errno) {
+      guard let received = try socket.receive() else { return leave("closed the connection") }
+      message = received
+    } catch {
+      return leave("connection broke: \(error)")
+    }
+    let bytes = message.bytes
+    do throws(WireError) {
+      var reader = WireReader(unsafe bytes.span.bytes, name: "link call")
+      let header = try reader.read(LinkHeader.self)
+      switch LinkCall(rawValue: header.call) {
+      case .join:
+        let join = try reader.read(LinkJoin.self)
+        guard join.regionCount <= 16, join.fileCount <= 16 else { return answer(.invalidParameter) }
+        var regions: [LinkRegion] = []
+        for _ in 0..<join.regionCount { regions.append(try reader.read()) }
+        answer(self.join(join, regions, message))
+      case .postMessage:
+        let post = try reader.read(LinkPost.self)
+        guard post.payloadByteCount <= UInt32(SynIC.maximumPayloadByteCount) else {
+          return answer(.invalidParameter)
+        }
+        answer(accept(post, try reader.take(Int(post.payloadByteCount))))
+      case .setSynIC:
+        answer(setSynIC(try reader.read()))
+      case .endOfMessage:
+        let processor = try reader.read(LinkNumber.self).value
+        guard processor < synICs.count else { return answer(.invalidParameter) }
+        synICs[Int(processor)].endOfMessage()
+        answer(.success)
+      case .bindEvent:
+        bindEvent(try reader.read(LinkNumber.self).value)
+      case nil:
+        throw .unknownType("link call", value: UInt64(header.call))
+      }
+    } catch {
+      logger.warning("malformed call: \(error)")
+      answer(.invalidParameter)
+    }
+  }
+
+  private func answer(_ status: HypercallStatus, descriptors: [Int32] = []) {
+    do throws(Errno) {
+      try socket.send(LinkAnswer(status).wireBytes, descriptors: descriptors)
+    } catch {
+      leave("connection broke: \(error)")
+    }
+  }
+
+  private func join(
+    _ join: LinkJoin, _ regions: [LinkRegion], _ message: SocketMessage
+  ) -> HypercallStatus {
+    guard memory == nil, join.magic == LinkJoin.expectedMagic,
+      join.version == LinkJoin.expectedVersion, 1...64 ~= join.processorCount,
+      1...16 ~= join.regionCount, 1...16 ~= join.fileCount,
+      message.descriptorCount == Int(join.fileCount) + Int(join.processorCount)
+    else { return .invalidParameter }
+    do throws(GuestMemoryError) {
+      let memory = try GuestMemory(regions, fileCount: Int(join.fileCount), from: message)
+      for processor in 0..<Int(join.processorCount) {
+        guard let interrupt = message.takeDescriptor(Int(join.fileCount) + processor) else {
+          return .invalidParameter
+        }
+        synICs.append(GuestSynIC(memory, interrupt: interrupt))
+      }
+      self.memory = memory
+      isolation = join.isolation
+      // Only now are devices offered: the flags depend on who we are to the guest.
+      for (index, device) in host.devices { offer(device, index) }
+      logger.info("guest joined", metadata: ["machine": "\(join.isolation)"])
+      return .success
+    } catch {
+      logger.warning("guest refused: \(error)")
+      return .invalidParameter
+    }
+  }
+
+  private func setSynIC(_ registers: LinkSynIC) -> HypercallStatus {
+    guard registers.processor < synICs.count else { return .invalidParameter }
+    do throws(GuestMemoryError) {
+      // A paravisor's SynIC lies in encrypted memory, a host's can't.
+      try synICs[Int(registers.processor)].setPages(
+        message: registers.messagePage, eventFlags: registers.eventFlagsPage,
+        in: isolation == .paravisor ? .encrypted : .hostVisible)
+      return .success
+    } catch {
+      logger.warning("SynIC refused: \(error)")
+      return .invalidParameter
+    }
+  }
+
+  private func bindEvent(_ connectionID: UInt32) {
+    guard doorbells.count < 4096 else { return answer(.insufficientBuffers) }
+    do throws(Errno) {
+      let box = try doorbell(connectionID)
+      answer(.success, descriptors: [box.event.rawValue])
+    } catch {
+      logger.error("no eventfd: \(error)")
+      answer(.insufficientBuffers)
+    }
+  }
+
+  private func doorbell(_ connectionID: UInt32) throws(Errno) -> DoorbellBox {
+    if let box = doorbells[connectionID] { return box }
+    let box = try DoorbellBox()
+    doorbells[connectionID] = box
+    return box
+  }
+
+  // MARK: - The control plane
+
+  private func accept(_ post: LinkPost, _ payload: RawSpan) -> HypercallStatus {
+    guard memory != nil, post.connectionID == 1 || post.connectionID == 4 else {
+      return .invalidConnectionID
+    }
+    guard post.messageType == SynIC.vmbusMessage else { return .invalidParameter }
+    if let capture = host.configuration.capture {
+      capture.message(unsafe payload.withUnsafeBytes { unsafe [UInt8]($0) }, fromGuest: true)
+    }
+    perform(server.receive(payload, origin: isolation == .paravisor ? .trusted : .untrusted))
+    return .success
+  }
+
+  private func perform(_ actions: [ServerAction]) {
+    for action in actions {
+      switch action {
+      case .post(let message, let targetVP): post(message, to: targetVP)
+      case .connected(let connection):
+        logger.info(
+          "guest speaks \(connection.version)",
+          metadata: ["confidential": "\(connection.isConfidential)"])
+      case .disconnected: logger.info("guest disconnected")
+      case .monitorPagesChanged: break
+      case .open(let request): open(request)
+      case .close(let channel): close(channel)
+      case .createGPADL(let channel, let gpadl): checkGPADL(channel, gpadl)
+      case .tearDownGPADL(_, let gpadl): perform(server.gpadlTornDown(gpadl))
+      case .modify(let channel, _):
+        // Interrupts of any processor are the guest's affair; the flag is what counts here.
+        perform(server.modifyCompleted(channel, .success))
+      case .released(let channel): deviceOf[channel] = nil
+      case .refused(let error):
+        refusedMessages += 1
+        logger.warning("refused: \(error)")
+      }
+    }
+  }
+
+  private func post(_ message: OutgoingMessage, to processor: UInt32) {
+    host.configuration.capture?.message(message.array, fromGuest: false)
+    guard processor < synICs.count, synICs[Int(processor)].post(message) else {
+      return leave("does not take its messages")
+    }
+  }
+
+  /// A GPADL is accepted when each of its pages may be seen.
+  private func checkGPADL(_ channel: ChannelID, _ gpadl: GPADLID) {
+    var status = ControlStatus.success
+    if let memory, let ranges = server.gpadl(gpadl, of: channel) {
+      for range in ranges {
+        for page in range.gpns where !isVisible(page, memory) { status = .unsuccessful }
+      }
+    }
+    perform(server.gpadlCompleted(gpadl, status))
+  }
+
+  private func isVisible(_ page: GPN, _ memory: GuestMemory) -> Bool {
+    memory.contains(page, in: .hostVisible) || memory.contains(page, in: .encrypted)
+  }
+
+  // MARK: - Devices
+
+  func offer(_ device: HostDevice, _ index: Int) {
+    do throws(ControlError) {
+      let (id, actions) = try server.offer(device.vsp.offer)
+      deviceOf[id] = index
+      perform(actions)
+    } catch {
+      logger.error("device can't be offered: \(error)")
+    }
+  }
+
+  /// The device goes: its channel ends first.
+  func revoke(device index: Int) {
+    for (id, device) in deviceOf where device == index {
+      channels[id]?.close()
+      channels[id] = nil
+      do throws(ControlError) { perform(try server.revoke(id)) } catch {
+        logger.error("device can't be revoked: \(error)")
+      }
+    }
+  }
+
+  private func open(_ request: OpenRequest) {
+    perform(server.openCompleted(request.channel, tryOpen(request)))
+  }
+
+  private func tryOpen(_ request: OpenRequest) -> ControlStatus {
+    guard let memory, let index = deviceOf[request.channel], let device = host.devices[index],
+      request.targetVP < synICs.count, channels[request.channel] == nil
+    else { return .unsuccessful }
+    let view: GuestMemoryView = request.confidentiality == .hostVisible ? .hostVisible : .encrypted
+    do {
+      let mapping = try memory.map(request.ringPages, in: view)
+      let box = try doorbell(request.connectionID)
+      let (control, worker, number) = (host.control, host.worker(for: index), number)
+      let id = request.channel
+      let state = HostChannelState(
+        mapping, split: Int(request.downstreamPageOffset) * 4096, doorbell: box
+      ) { [weak self] in
+        worker.unwatch(box.event.rawValue)
+        control.post { [weak self] in self?.closed(id) }
+      }
+      let channel: HostChannel
+      do throws(RingError) {
+        channel = try HostChannel(
+          request, memory: memory, synIC: synICs[Int(request.targetVP)], state: state,
+          faults: ChannelFaults(device.faults), capture: host.configuration.capture)
+      } catch {
+        logger.warning("channel \(id) refused: \(error)")
+        return .unsuccessful
+      }
+      channels[id] = state
+      let descriptor = box.event.rawValue
+      worker.watch(descriptor) { EventDescriptor.drain(descriptor) }
+      device.vsp.open(channel, on: worker)
+      logger.info("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
+      return .success
+    } catch {
+      logger.warning("channel \(request.channel) refused: \(error)")
+      return .unsuccessful
+    }
+  }
+
+  private func close(_ id: ChannelID) {
+    guard let state = channels[id] else {
+      // Its device has let go before: the ring was corrupt.
+      return perform(server.closeCompleted(id))
+    }
+    state.close()
+  }
+
+  /// A device let go of a channel: because it was closed, or because its ring was corrupt.
+  private func closed(_ id: ChannelID) {
+    guard let state = channels.removeValue(forKey: id) else { return }
+    if state.isClosed.load(ordering: .relaxed) {
+      perform(server.closeCompleted(id))
+    } else {
+      logger.warning("channel \(id): its ring is corrupt, it is served no more")
+    }
+  }
+
+  /// The guest is gone: its devices let go, then this object does.
+  private func leave(_ reason: String) {
+    guard !isGone else { return }
+    isGone = true
+    logger.info("guest \(reason)")
+    host.control.unwatch(socket.rawValue)
+    perform(server.disconnect())
+    for state in channels.values { state.close() }
+    host.remove(self)
+  }
+
+  func shutDown() { leave("was cut off") }
+}

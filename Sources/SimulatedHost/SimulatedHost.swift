@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import Logging
+public import Platform
+import Synchronization
+public import SystemPackage
+public import VMBus
+
+/// A Hyper-V host in this process: it offers devices to the guests that join over a Unix socket.
+///
+/// Guests are other processes, or this one in a test: they see the same socket, messages, rings
+/// and eventfds either way.
+public final class SimulatedHost: Sendable {
+  public struct Configuration: Sendable {
+    public var server = ServerConfiguration()
+    /// Where control messages and ring packets go.
+    public var capture: Capture?
+    /// The threads that serve devices, one or more.
+    public var workers: [Worker.Configuration] = [.init(name: "vsp")]
+    public var logger = Logger(label: "vmbus-host")
+
+    public init() {}
+  }
+
+  /// Names a device of this host.
+  public struct DeviceID: Hashable, Sendable {
+    let index: Int
+  }
+
+  private let core: HostCore
+  private let listener: Listener
+  public let path: String
+
+  private final class Listener: Sendable {
+    let socket: PacketListener
+
+    init(_ path: String) throws(Errno) { socket = try PacketListener(path: path) }
+  }
+
+  /// Listens at `path`.
+  public init(path: String, _ configuration: Configuration = Configuration()) throws(Errno) {
+    listener = try Listener(path)
+    self.path = path
+    core = try HostCore(configuration)
+    let (core, listener) = (core, listener)
+    core.control.watch(listener.socket.owned.rawValue) {
+      while let socket = try? listener.socket.accept() { core.add(socket) }
+    }
+  }
+
+  /// Gives all guests, present and future, a device.
+  @discardableResult
+  public func add(_ vsp: any VSP, faults: [FaultPlan] = []) -> DeviceID {
+    DeviceID(index: core.add(HostDevice(vsp: vsp, faults: faults)))
+  }
+
+  /// Takes a device back from all guests.
+  public func revoke(_ device: DeviceID) { core.revoke(device.index) }
+
+  /// What each thread that serves devices did so far.
+  public var accounts: [Worker.Account] { core.workers.map(\.account) }
+
+  /// Cuts off all guests and ends all threads.
+  public func stop() {
+    core.control.unwatch(listener.socket.owned.rawValue)
+    core.stop()
+  }
+}
+
+/// A device as the host keeps it.
+struct HostDevice: Sendable {
+  let vsp: any VSP
+  let faults: [FaultPlan]
+}
+
+/// What the host's guests share. Everything that changes belongs to the control thread.
+@safe
+final class HostCore: @unchecked Sendable {
+  let configuration: SimulatedHost.Configuration
+  let logger: Logger
+  let control: Worker
+  let workers: [Worker]
+  private(set) var devices: [Int: HostDevice] = [:]
+  private var partitions: [Int: Partition] = [:]
+  private var nextPartition = 1
+  private let nextDevice = Atomic<Int>(0)
+
+  init(_ configuration: SimulatedHost.Configuration) throws(Errno) {
+    self.configuration = configuration
+    logger = configuration.logger
+    control = try Worker(.init(name: "vmbus-control", spinRounds: 0))
+    var workers: [Worker] = []
+    for worker in configuration.workers.isEmpty ? [.init(name: "vsp")] : configuration.workers {
+      workers.append(try Worker(worker))
+    }
+    self.workers = workers
+  }
+
+  func add(_ device: HostDevice) -> Int {
+    let index = nextDevice.add(1, ordering: .relaxed).oldValue
+    control.post { [self] in
+      devices[index] = device
+      for partition in partitions.values where partition.hasJoined {
+        partition.offer(device, index)
+      }
+    }
+    return index
+  }
+
+  func revoke(_ index: Int) {
+    control.post { [self] in
+      devices[index] = nil
+      for partition in partitions.values { partition.revoke(device: index) }
+    }
+  }
+
+  /// Devices are spread over the threads.
+  func worker(for device: Int) -> Worker { workers[device % workers.count] }
+
+  /// On the control thread.
+  func add(_ socket: consuming PacketSocket) {
+    let partition = Partition(self, number: nextPartition, socket: socket)
+    partitions[nextPartition] = partition
+    nextPartition += 1
+    partition.start()
+  }
+
+  /// On the control thread.
+  func remove(_ partition: Partition) { partitions[partition.number] = nil }
+
+  func stop() {
+    control.post { [self] in for partition in partitions.values { partition.shutDown() } }
+    for worker in workers { worker.stop() }
+    control.stop()
+  }
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import StorageProtocol
+import VMBus
+
+/// The provider's end of one opened storage channel: its start-up, and each request after it.
+///
+/// A value without I/O of its own. The host's channel code gives it each packet of the guest and
+/// sends the completion that it writes. A session ends with the channel.
+public struct StorVSPSession: Sendable {
+  /// What the guest has to send next.
+  public enum Stage: Equatable, Sendable {
+    case begin
+    case version
+    case properties
+    case end
+    case ready
+  }
+
+  /// What a packet led to, beside its completion.
+  public enum Event: Equatable, Sendable {
+    case none
+    /// The start-up is over: subchannels may be served.
+    case ready(StorageVersion)
+    /// The guest wants so many subchannels offered, at least one.
+    case createSubchannels(UInt16)
+  }
+
+  public struct Result: Equatable, Sendable {
+    /// Bytes of the completion to send.
+    public var byteCount: Int
+    public var event: Event
+  }
+
+  /// A completion: as long as the longest packet of any version.
+  public typealias Completion = InlineArray<64, UInt8>
+
+  public private(set) var stage = Stage.begin
+  /// The version that the guest and this session speak, once it is known.
+  public private(set) var version: StorageVersion?
+
+  /// The newest version that is accepted.
+  public let newestVersion: StorageVersion
+  /// Subchannels that the guest may ask for.
+  public let maximumSubchannels: UInt16
+  private var hasCreatedSubchannels = false
+
+  /// By default as the OpenHCL paravisor: 6.0 at most.
+  public init(newestVersion: StorageVersion = .windows81, maximumSubchannels: UInt16 = 0) {
+    self.newestVersion = newestVersion
+    self.maximumSubchannels = maximumSubchannels
+  }
+
+  /// Answers one packet of the guest.
+  ///
+  /// An error means that the guest broke the protocol: the channel's worker ends, and the channel
+  /// stays as it is until the guest closes it.
+  ///
+  /// - Parameters:
+  ///   - packet: a private copy of the packet's payload.
+  ///   - isTransactional: whether the packet's descriptor asks for a completion.
+  ///   - completion: receives the completion's payload.
+  public mutating func handle<Data: ExternalData & ~Copyable & ~Escapable>(
+    _ packet: RawSpan, isTransactional: Bool, data: inout Data,
+    controller: borrowing SCSIController, completion: inout Completion
+  ) throws(StorVSPError) -> Result {
+    guard isTransactional else { throw .notTransactional }
+    completion = Completion(repeating: 0)
+    var reader = WireReader(packet, name: "StoragePacket")
+    let operation = try StorVSPError.wrap { () throws(WireError) in
+      try reader.read(StoragePacketHeader.self).operation
+    }
+    let byteCount = StorVSPSession.completionByteCount(for: packet.byteCount)
+    if operation == .executeSRB, stage == .ready, let version {
+      try execute(reader.rest, version, data: &data, controller: controller, &completion)
+      return Result(byteCount: byteCount, event: .none)
+    }
+    let properties = StorageChannelProperties(
+      of: controller, version: version, subchannels: maximumSubchannels)
+    let reply = try control(operation, reader.rest, properties)
+    StoragePacketHeader(.completeIO, status: reply.status).write(into: &completion)
+    switch reply.body {
+    case .none: break
+    case .version(let body): body.write(into: &completion, at: StoragePacketHeader.byteCount)
+    case .properties(let body): body.write(into: &completion, at: StoragePacketHeader.byteCount)
+    }
+    return Result(byteCount: byteCount, event: reply.event)
+  }
+
+  /// A guest expects the longest packet of its version, but has room for no more than it sent:
+  /// the request's bytes as the ring rounds them, at most 64.
+  static func completionByteCount(for requestByteCount: Int) -> Int {
+    requestByteCount >= Completion.count
+      ? Completion.count : (requestByteCount &+ 7) & ~7
+  }
+
+  private func execute<Data: ExternalData & ~Copyable & ~Escapable>(
+    _ body: RawSpan, _ version: StorageVersion, data: inout Data,
+    controller: borrowing SCSIController, _ completion: inout Completion
+  ) throws(StorVSPError) {
+    var request = try StorVSPError.wrap { () throws(WireError) in
+      try SCSIRequest(parsing: body, version: version)
+    }
+    guard UInt64(request.transferLength) <= UInt64(data.byteCount) else {
+      throw .dataTooShort(needed: request.transferLength, found: data.byteCount)
+    }
+    controller.execute(&request, version: version, data: &data)
+    StoragePacketHeader(.completeIO, status: request.srbStatus.packetStatus)
+      .write(into: &completion)
+    if version.requestByteCount == SCSIRequest.byteCount {
+      request.write(into: &completion, at: StoragePacketHeader.byteCount)
+    } else {
+      SCSIRequest.Short(request).write(into: &completion, at: StoragePacketHeader.byteCount)
+    }
+  }
+}
+
+extension StorVSPSession {
+  private struct Reply {
+    enum Body {
+      case none
+      case version(StorageProtocolVersion)
+      case properties(StorageChannelProperties)
+    }
+
+    var status = NTStatus.success
+    var body = Body.none
+    var event = Event.none
+  }
+
+  /// Everything but the execution of requests.
+  private mutating func control(
+    _ operation: StorageOperation, _ body: RawSpan, _ properties: StorageChannelProperties
+  ) throws(StorVSPError) -> Reply {
+    switch (operation, stage) {
+    case (.beginInitialization, .begin):
+      stage = .version
+      return Reply()
+    case (.queryProtocolVersion, .version):
+      return try negotiate(body)
+    case (.queryProperties, .properties):
+      stage = .end
+      return Reply(body: .properties(properties))
+    case (.endInitialization, .end):
+      stage = .ready
+      return Reply(event: version.map { .ready($0) } ?? .none)
+    case (.createSubchannels, .end), (.createSubchannels, .ready):
+      return try createSubchannels(body, maximum: properties.maximumSubchannels)
+    case (.resetLUN, .ready), (.resetAdapter, .ready), (.resetBus, .ready):
+      // Requests are done one after the other, so none is left to abort.
+      return Reply()
+    case (.beginInitialization, _), (.queryProtocolVersion, _), (.queryProperties, _),
+      (.endInitialization, _), (.createSubchannels, _), (.resetLUN, _), (.resetAdapter, _),
+      (.resetBus, _), (.executeSRB, _):
+      return Reply(status: .invalidDeviceState)
+    default:
+      throw .unknownOperation(operation)
+    }
+  }
+
+  /// A version that is not known is answered with the guest's own number, and it may try again.
+  private mutating func negotiate(_ body: RawSpan) throws(StorVSPError) -> Reply {
+    let asked = try StorVSPError.wrap { () throws(WireError) in
+      try StorageProtocolVersion(parsing: body)
+    }
+    guard asked.version.isKnown, asked.version <= newestVersion else {
+      return Reply(status: .revisionMismatch, body: .version(asked))
+    }
+    version = asked.version
+    stage = .properties
+    return Reply(body: .version(asked))
+  }
+
+  private mutating func createSubchannels(
+    _ body: RawSpan, maximum: UInt16
+  ) throws(StorVSPError) -> Reply {
+    let count = try StorVSPError.wrap { () throws(WireError) in
+      try StorageSubchannelRequest(parsing: body).count
+    }
+    guard !hasCreatedSubchannels else { return Reply(status: .invalidDeviceState) }
+    guard count <= maximum else { return Reply(status: .invalidParameter) }
+    hasCreatedSubchannels = true
+    return Reply(event: count == 0 ? .none : .createSubchannels(count))
+  }
+}
+
+extension StorageChannelProperties {
+  fileprivate init(
+    of controller: borrowing SCSIController, version: StorageVersion?, subchannels: UInt16
+  ) {
+    self.init()
+    maximumTransferBytes = controller.maximumTransferBytes
+    guard let version, version.hasSubchannels, subchannels > 0 else { return }
+    maximumSubchannels = subchannels
+    flags = .multiChannel
+  }
+}
+
+/// What a guest may not do on a storage channel: the channel's worker ends.
+public enum StorVSPError: Error, Equatable, Sendable {
+  case malformed(WireError)
+  /// An operation that no guest sends.
+  case unknownOperation(StorageOperation)
+  /// A packet that asks for no completion.
+  case notTransactional
+  /// A request that claims more data than its packet carries.
+  case dataTooShort(needed: UInt32, found: Int)
+
+  fileprivate static func wrap<Value>(
+    _ body: () throws(WireError) -> Value
+  ) throws(StorVSPError) -> Value {
+    do throws(WireError) {
+      return try body()
+    } catch {
+      throw .malformed(error)
+    }
+  }
+}
+
+extension StorVSPError: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .malformed(let error): "storage guest: \(error)"
+    case .unknownOperation(let operation): "storage guest: sent \(operation)"
+    case .notTransactional: "storage guest: a packet without a completion"
+    case .dataTooShort(let needed, let found):
+      "storage guest: a transfer of \(needed) bytes with \(found) bytes of data"
+    }
+  }
+}
