@@ -48,6 +48,10 @@ let package = Package(
       dependencies: ["CLinux", "Platform", "SimulatedLink", "VMBus", "VSC", logging, system],
       swiftSettings: settings),
 
+    // The driver that README.md shows.
+    .target(
+      name: "EchoVSC", dependencies: ["VSC"], path: "Examples/EchoVSC", swiftSettings: settings),
+
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(

@@ -130,6 +130,16 @@ build_programs() {
   done
 }
 
+# The code block of README.md that the comment <!-- NAME --> names.
+readme_block() {
+  awk -v mark="<!-- $1 -->" '
+    /^```/ && inside { exit }
+    inside { print }
+    /^```/ && marked { inside = 1 }
+    $0 == mark { marked = 1 }
+  ' README.md
+}
+
 # --- Waiting and steps -----------------------------------------------------------------------------
 
 # wait_for SECONDS COMMAND...: tries until the command succeeds. Fails when the time is over.
