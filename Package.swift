@@ -53,6 +53,10 @@ let package = Package(
       name: "EchoVSC", dependencies: ["VSC"], path: "Examples/EchoVSC", swiftSettings: settings),
 
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
+    .testTarget(
+      name: "SimulatedBusTests",
+      dependencies: ["Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],

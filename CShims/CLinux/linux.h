@@ -8,6 +8,7 @@
 // program see them without it. What it would declare is called by number.
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -22,6 +23,7 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -244,6 +246,28 @@ static inline int64_t vmbus_receive(
 }
 
 #define VMBUS_CPU_WORDS 64
+
+/// Lets receives on a socket fail with EAGAIN after so many seconds.
+static inline int vmbus_set_receive_timeout(int fd, int seconds) {
+  struct timeval time = {.tv_sec = seconds};
+  return vmbus_result(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time));
+}
+
+/// Whether the other side of a socket has closed it.
+static inline bool vmbus_has_hung_up(int fd) {
+  struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
+  return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLHUP | POLLERR)) != 0;
+}
+
+static inline void vmbus_sleep_milliseconds(unsigned int milliseconds) {
+  struct timespec time = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
+  nanosleep(&time, NULL);
+}
+
+/// Zeroes shared pages and gives them back to the system.
+static inline void vmbus_zero_shared(void *_Nonnull start, size_t count) {
+  if (madvise(start, count, MADV_REMOVE) != 0) memset(start, 0, count);
+}
 
 /// Binds the calling thread to one processor. Returns 0 or -errno.
 static inline int vmbus_pin_thread(int cpu) {

@@ -56,10 +56,12 @@ final class GuestSynIC: @unchecked Sendable {
     let slot = unsafe page + SynIC.messageSlotOffset(sint: SynIC.vmbusSINT)
     let type = unsafe slot.assumingMemoryBound(to: Atomic<UInt32>.self)
     if unsafe type.pointee.load(ordering: .sequentiallyConsistent) != SynIC.noMessage {
-      // The guest has not taken the last one. Ask it to tell, then look once more.
-      unsafe slot.storeBytes(
-        of: SynICMessageHeader.messagePending, toByteOffset: SynICMessageHeader.flagsOffset,
-        as: UInt8.self)
+      // The guest has not taken the last one. Ask it to tell, then look once more: an atomic
+      // read-modify-write, so that the look does not come first (law 6). The flags are the second
+      // byte of the word.
+      let flags = unsafe (slot + 4).assumingMemoryBound(to: Atomic<UInt32>.self)
+      unsafe flags.pointee.bitwiseOr(
+        UInt32(SynICMessageHeader.messagePending) << 8, ordering: .sequentiallyConsistent)
       guard unsafe type.pointee.load(ordering: .sequentiallyConsistent) == SynIC.noMessage else {
         return
       }

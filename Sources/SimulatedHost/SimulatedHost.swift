@@ -19,7 +19,10 @@ public final class SimulatedHost: Sendable {
     public var workers: [Worker.Configuration] = [.init(name: "vsp")]
     public var logger = Logger(label: "vmbus-host")
 
-    public init() {}
+    public init() {
+      // Granted only to a guest that we are the paravisor of.
+      server.features.insert(.confidentialChannels)
+    }
   }
 
   /// Names a device of this host.

@@ -110,7 +110,7 @@ open class ChannelState: @unchecked Sendable {
   public init() {}
 
   /// The transport tells that the channel is over; the first reason stays.
-  public func end(_ reason: ChannelEnd) {
+  open func end(_ reason: ChannelEnd) {
     _ = end.compareExchange(
       expected: 0, desired: reason.rawValue, ordering: .sequentiallyConsistent)
   }

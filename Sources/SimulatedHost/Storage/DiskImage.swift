@@ -90,7 +90,7 @@ public struct DiskImageError: Error, Equatable, Sendable {
   }
 
   /// - Parameter error: the `errno` of the open.
-  init(name: String, opening error: Int32, readOnly: Bool) {
+  package init(name: String, opening error: Int32, readOnly: Bool) {
     self.name = name
     reason =
       switch error {

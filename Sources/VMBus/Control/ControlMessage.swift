@@ -58,6 +58,7 @@ public enum ControlMessage: Equatable, Sendable {
   public init(
     parsing bytes: [UInt8], version: ProtocolVersion?, features: FeatureFlags = []
   ) throws(WireError) {
+    // Safe: the span holds bytes, which have no padding to be read.
     try self.init(parsing: unsafe bytes.span.bytes, version: version, features: features)
   }
 

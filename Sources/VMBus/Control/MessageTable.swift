@@ -6,11 +6,10 @@ public enum MessageDirection: Hashable, Sendable {
   case guestToHost
 }
 
-/// One shape that a message may have.
-public struct MessageForm: Sendable {
-  /// Bytes after the header; a peer may send more, never fewer.
-  public let byteCount: Int
-  /// Reads the bytes after the header.
+/// How the bytes after the header are read.
+private struct MessageForm: Sendable {
+  /// Those of the shortest form; a peer may send more, never fewer.
+  let byteCount: Int
   let parse: @Sendable (RawSpan, MessageContext) throws(WireError) -> ControlMessage
 }
 

@@ -70,6 +70,7 @@ public struct OutgoingMessage: Sendable {
   /// The bytes to post.
   public var bytes: RawSpan {
     @_lifetime(borrow self)
+    // Safe: the span holds bytes, every one of them written by `init`.
     borrowing get { unsafe storage.span.bytes.extracting(first: count) }
   }
 

@@ -45,6 +45,29 @@ import Testing
     #expect(Self.refusal(path, readOnly: true)?.reason == .noPermission(readOnly: true))
   }
 
+  @Test(
+    arguments: [
+      (2, false, "no such file"), (20, false, "no such file"), (21, false, "is a directory"),
+      (13, true, "no permission to read it"),
+      (13, false, "no permission to read and write it (a read-only disk needs less)"),
+      (30, false, "lies on a read-only file system (serve it as a read-only disk)"),
+      (24, false, "open: Too many open files"),
+    ] as [(Int32, Bool, String)])
+  func eachFailedOpenHasItsText(_ failure: (Int32, Bool, String)) {
+    let error = DiskImageError(name: "disk.img", opening: failure.0, readOnly: failure.1)
+    #expect(error.description == "disk.img: \(failure.2)")
+  }
+
+  @Test func severalWorkersUseOneDisk() async throws {
+    let bench = try StorageBench(blocks: 256)
+    await withTaskGroup(of: Bool.self) { group in
+      for worker in 0..<4 {
+        group.addTask { bench.ownsBlocks(worker * 64..<worker * 64 + 64, seed: UInt8(worker)) }
+      }
+      for await isIntact in group { #expect(isIntact) }
+    }
+  }
+
   @Test func fileKeepsWhatIsWritten() throws {
     let directory = TemporaryDirectory()
     let path = directory.disk([UInt8](repeating: 0, count: 8192))

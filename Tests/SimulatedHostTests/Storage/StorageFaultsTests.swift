@@ -38,6 +38,9 @@ import Testing
     // An address at the end of the numbers must not overflow the comparison.
     let far = Command(SCSIDiskTests.write16(.max, .max), room: 512).run(on: bench)
     #expect(far.sense == .addressOutOfRange)
+    Self.inject(StorageFault(.sense(.none), blocks: .max - 1 ... .max, count: 1), into: bench)
+    let last = Command(SCSIDiskTests.write16(.max, .max), room: 512).run(on: bench)
+    #expect(last.sense == SCSISense.none)
     bench.controller.withFaults(lun: 0) { $0.clear() }
     #expect(Command(SCSIDiskTests.write16(8, 1), room: 512).run(on: bench).isGood)
   }

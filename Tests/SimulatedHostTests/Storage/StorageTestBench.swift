@@ -94,7 +94,7 @@ struct Answer {
 }
 
 /// A controller that a test's expectations can name.
-final class StorageBench {
+final class StorageBench: Sendable {
   let controller: SCSIController
 
   init(_ controller: consuming SCSIController) { self.controller = controller }
@@ -119,6 +119,26 @@ final class StorageBench {
     let isAttached = controller.attach(disk, lun: 0)
     #expect(isAttached)
     self.init(controller)
+  }
+}
+
+extension StorageBench {
+  /// Writes blocks that no one else uses and reads them back, several times.
+  func ownsBlocks(_ blocks: Range<Int>, seed: UInt8) -> Bool {
+    for turn in 0..<20 {
+      for block in blocks {
+        let data = pattern(512, seed: seed &+ UInt8(turn))
+        let write = Command(SCSIDiskTests.write16(UInt64(block), 1), writing: data)
+        guard write.run(on: self).isGood else { return false }
+      }
+      for block in blocks {
+        let read = Command(SCSIDiskTests.read16(UInt64(block), 1), room: 512)
+        guard read.run(on: self).data == pattern(512, seed: seed &+ UInt8(turn)) else {
+          return false
+        }
+      }
+    }
+    return true
   }
 }
 

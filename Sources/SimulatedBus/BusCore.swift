@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CLinux
+import Logging
+import Platform
+import Synchronization
+import SystemPackage
+import VMBus
+import VSC
+
+/// The guest's end of the control plane, on its own thread.
+final class BusCore: Sendable {
+  let machine: GuestMachine
+  let control: Worker
+  let configuration: SimulatedBus.Configuration
+  private let logger: Logger
+  private let state: Mutex<State>
+
+  /// What somebody waits for.
+  enum Awaited: Hashable, Sendable {
+    case connection
+    case gpadl(GPADLID)
+    case teardown(GPADLID)
+    case open(ChannelID)
+    case unload
+  }
+
+  struct State: ~Copyable {
+    var client: ControlClient
+    var devices: [ChannelID: SimulatedDevice] = [:]
+    var waiting: [Awaited: CheckedContinuation<Result<ControlStatus, TransportError>, Never>] = [:]
+    var workers: [(worker: Worker, processor: Int)] = []
+    var kept: [PageAllocation] = []
+    var refused = 0
+    var isGone = false
+  }
+
+  init(_ machine: GuestMachine, _ configuration: SimulatedBus.Configuration) throws(Errno) {
+    self.machine = machine
+    self.configuration = configuration
+    logger = configuration.logger
+    control = try Worker(.init(name: "vmbus-bus", spinRounds: 0))
+    var client = ClientConfiguration()
+    client.versions = configuration.versions
+    client.isIsolated = machine.kind != .plain
+    client.confidential = machine.kind == .confidential ? .required : .off
+    state = Mutex(State(client: ControlClient(client)))
+    control.watch(machine.processors[0].interrupt.rawValue) { [weak self] in self?.interrupted() }
+    // Nothing comes on the socket unasked: what wakes this is the host's end.
+    control.watch(machine.socketDescriptor) { [weak self] in self?.socketReady() }
+  }
+
+  // MARK: - Asking and waiting
+
+  func connect() async throws(TransportError) {
+    _ = try await ask(.connection) { state throws(ControlError) in try state.client.connect() }
+  }
+
+  func disconnect() async {
+    _ = try? await ask(.unload) { state throws(ControlError) in try state.client.unload() }
+  }
+
+  /// Does what `request` says, then waits until the host has answered `awaited`.
+  func ask(
+    _ awaited: Awaited,
+    _ request: @escaping @Sendable (inout State) throws(ControlError) -> [ClientAction]
+  ) async throws(TransportError) -> ControlStatus {
+    let timeout = Task { [weak self, seconds = configuration.timeoutSeconds] in
+      try await Task.sleep(for: .seconds(seconds))
+      self?.resume(awaited, .failure(.timedOut(awaited.name)))
+    }
+    defer { timeout.cancel() }
+    let result: Result<ControlStatus, TransportError> = await withCheckedContinuation { continuation in
+      state.withLock { state in
+        guard !state.isGone else { return continuation.resume(returning: .failure(.hostGone)) }
+        guard state.waiting[awaited] == nil else {
+          return continuation.resume(returning: .failure(.alreadyOpen))
+        }
+        state.waiting[awaited] = continuation
+        perform(request, &state, for: awaited)
+      }
+    }
+    return try result.get()
+  }
+
+  /// Does what `request` says; nobody waits.
+  func tell(_ request: (inout State) throws(ControlError) -> [ClientAction]) {
+    state.withLock { state in perform(request, &state, for: nil) }
+  }
+
+  private func perform(
+    _ request: (inout State) throws(ControlError) -> [ClientAction], _ state: inout State,
+    for awaited: Awaited?
+  ) {
+    do throws(ControlError) {
+      perform(try request(&state), &state)
+    } catch {
+      logger.debug("request refused: \(error)")
+      if let awaited { resume(awaited, .failure(TransportError(error)), &state) }
+    }
+  }
+
+  func withState<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
+    state.withLock { body(&$0) }
+  }
+
+  private func resume(_ awaited: Awaited, _ result: Result<ControlStatus, TransportError>) {
+    state.withLock { resume(awaited, result, &$0) }
+  }
+
+  private func resume(
+    _ awaited: Awaited, _ result: Result<ControlStatus, TransportError>, _ state: inout State
+  ) {
+    state.waiting.removeValue(forKey: awaited)?.resume(returning: result)
+  }
+
+  // MARK: - What the host says
+
+  private func interrupted() {
+    let processor = machine.processors[0]
+    processor.takeInterrupt()
+    while let (bytes, moreWait) = processor.takeMessage() {
+      if moreWait { try? machine.endOfMessage(processor) }
+      guard !bytes.isEmpty else { continue }
+      state.withLock { state in
+        perform(
+          state.client.receive(unsafe bytes.span.bytes, origin: machine.origin), &state)
+      }
+    }
+  }
+
+  private func perform(_ actions: [ClientAction], _ state: inout State) {
+    for action in actions {
+      switch action {
+      case .post(let message, let connectionID): post(message, connectionID, &state)
+      case .connected(let connection):
+        logger.debug("connected with \(connection.version)")
+      case .connectFailed(let failure):
+        resume(.connection, .failure(TransportError(failure)), &state)
+      case .allOffersDelivered: resume(.connection, .success(.success), &state)
+      case .offered(let offer): offered(offer, &state)
+      case .rescinded(let channel): rescinded(channel, &state)
+      case .released(let channel): logger.debug("channel \(channel) released")
+      case .opened(let channel, let status): resume(.open(channel), .success(status), &state)
+      case .gpadlCreated(let gpadl, let status): resume(.gpadl(gpadl), .success(status), &state)
+      case .gpadlTornDown(let gpadl): resume(.teardown(gpadl), .success(.success), &state)
+      case .unloaded: resume(.unload, .success(.success), &state)
+      case .modified, .connectionModified, .socketRefused, .paused, .resumed: break
+      case .refused(let error):
+        state.refused += 1
+        logger.warning("the host broke the protocol: \(error)")
+      }
+    }
+  }
+
+  private func post(_ message: OutgoingMessage, _ connectionID: UInt32, _ state: inout State) {
+    // The host is behind: wait longer each time, two seconds in all.
+    for attempt in 0..<11 {
+      guard
+        let status = try? machine.postMessage(message, connectionID: connectionID),
+        status != .success
+      else { break }
+      guard status == .insufficientBuffers else {
+        // First contact on a connection that an old host does not know: as if it had refused.
+        logger.warning("message refused: \(status)")
+        return hostGone(&state)
+      }
+      vmbus_sleep_milliseconds(1 << UInt32(attempt))
+    }
+  }
+
+  private func offered(_ offer: OfferChannel, _ state: inout State) {
+    guard offer.subchannelIndex == 0 else { return }
+    state.devices[offer.channelID] = SimulatedDevice(self, offer)
+  }
+
+  private func rescinded(_ channel: ChannelID, _ state: inout State) {
+    guard let device = state.devices.removeValue(forKey: channel) else { return }
+    let client = device.end(.rescinded)
+    if client == .unused {
+      // Nobody has it open: the relid can go at once.
+      do throws(ControlError) {
+        perform(try state.client.release(channel), &state)
+      } catch {
+        logger.debug("release refused: \(error)")
+      }
+    }
+  }
+
+  // MARK: - The end
+
+  private func socketReady() {
+    guard vmbus_has_hung_up(machine.socketDescriptor) else { return }
+    control.unwatch(machine.socketDescriptor)
+    state.withLock { hostGone(&$0) }
+  }
+
+  private func hostGone(_ state: inout State) {
+    guard !state.isGone else { return }
+    state.isGone = true
+    logger.info("the host is gone")
+    for device in state.devices.values { _ = device.end(.hostGone) }
+    state.devices = [:]
+    for awaited in Array(state.waiting.keys) { resume(awaited, .failure(.hostGone), &state) }
+  }
+
+  func shutDown() {
+    state.withLock { hostGone(&$0) }
+    let watched = state.withLock { state in
+      let workers = state.workers
+      state.workers = []
+      return workers
+    }
+    for (worker, processor) in watched {
+      worker.unwatch(machine.processors[processor].interrupt.rawValue)
+    }
+    control.stop()
+  }
+
+  // MARK: - For the bus and its devices
+
+  var devices: [any DeviceTransport] {
+    state.withLock { $0.devices.values.sorted { $0.identity.channel < $1.identity.channel } }
+  }
+
+  var connection: ClientConnection? { state.withLock { $0.client.connection } }
+
+  var refusedMessages: Int { state.withLock { $0.refused } }
+
+  var isGone: Bool { state.withLock { $0.isGone } }
+
+  /// Keeps memory that the host may still use until this guest is gone.
+  func keep(_ pages: PageAllocation) { state.withLock { $0.kept.append(pages) } }
+
+  /// The virtual processor that a worker is to this guest.
+  func processor(of worker: Worker) throws(TransportError) -> Int {
+    let found = state.withLock { state -> Int? in
+      if let known = state.workers.first(where: { $0.worker === worker }) { return known.processor }
+      let next = state.workers.count + 1
+      guard next < machine.processors.count else { return nil }
+      state.workers.append((worker, next))
+      let processor = machine.processors[next]
+      worker.watch(processor.interrupt.rawValue) { processor.takeInterrupt() }
+      return next
+    }
+    guard let found else {
+      throw .system("workers", code: 0, text: "this machine has no more virtual processors")
+    }
+    return found
+  }
+}
+
+extension BusCore.Awaited {
+  fileprivate var name: WireName {
+    switch self {
+    case .connection: "connect"
+    case .gpadl: "GPADL"
+    case .teardown: "GPADL teardown"
+    case .open: "open channel"
+    case .unload: "unload"
+    }
+  }
+}
+
+extension TransportError {
+  fileprivate init(_ error: ControlError) {
+    self = .system("control plane", code: 0, text: "\(error)")
+  }
+
+  fileprivate init(_ failure: ConnectFailure) {
+    let text =
+      switch failure {
+      case .noCommonVersion: "the host speaks no version that this machine may use"
+      case .refused(let status): "the host refused the connection (\(status.rawValue))"
+      case .notConfidential: "the connection is not confidential, as this machine demands"
+      }
+    self = .system("connect", code: 0, text: text)
+  }
+}

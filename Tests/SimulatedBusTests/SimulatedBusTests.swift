@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import SimulatedBus
+import SimulatedHost
+import Testing
+import VSC
+
+/// A socket path of its own for each test.
+func socketPath(_ name: String = #function) -> String {
+  "/tmp/vmbus-test-\(name.prefix { $0 != "(" })-\(UInt32.random(in: 0 ... .max)).sock"
+}
+
+/// A device that sends each packet back.
+struct EchoVSP: VSP {
+  static let deviceClass: GUID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a001"
+  var flags: OfferFlags = []
+
+  var offer: OfferChannel {
+    var offer = OfferChannel()
+    offer.interfaceID = Self.deviceClass
+    offer.instanceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
+    offer.flags = flags
+    return offer
+  }
+
+  func open(_ channel: consuming sending HostChannel, on worker: Worker) {
+    _ = worker.attach(Server(channel: channel))
+  }
+
+  struct Server: Pollable, ~Copyable {
+    var channel: HostChannel
+
+    mutating func poll(budget: Int) -> Int? {
+      var work = 0
+      do {
+        while work < budget, let packet = try channel.receive() {
+          let bytes = array(channel.payload(of: packet))
+          try channel.sendCompletion(unsafe bytes.span.bytes, transactionID: packet.transactionID)
+          work += 1
+        }
+      } catch {
+        return nil
+      }
+      channel.flush()
+      return work == 0 && channel.isClosed ? nil : work
+    }
+
+    mutating func arm() -> Bool { channel.arm() }
+    mutating func disarm() { channel.disarm() }
+  }
+}
+
+/// The driver for it: sends numbers, and tells how many came back right.
+struct EchoVSC: VSC {
+  static let deviceClass = DeviceClass(EchoVSP.deviceClass)
+  let count: UInt64
+  let report: @Sendable (Result<UInt64, ChannelError>) -> Void
+
+  func start<Ring: Visibility, External: Visibility>(
+    _ channel: consuming sending Channel<Ring, External>, of device: Device, on worker: Worker
+  ) async throws {
+    _ = worker.attach(Client(channel: channel, count: count, report: report))
+  }
+
+  struct Client<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
+    var channel: Channel<Ring, External>
+    let count: UInt64
+    let report: @Sendable (Result<UInt64, ChannelError>) -> Void
+    var sent: UInt64 = 0
+    var received: UInt64 = 0
+
+    init(
+      channel: consuming Channel<Ring, External>, count: UInt64,
+      report: @escaping @Sendable (Result<UInt64, ChannelError>) -> Void
+    ) {
+      self.channel = channel
+      self.count = count
+      self.report = report
+    }
+
+    mutating func poll(budget: Int) -> Int? {
+      var work = 0
+      do throws(ChannelError) {
+        while sent < count, sent - received < 16 {
+          let payload = [sent, ~sent]
+          try channel.send(
+            unsafe payload.span.bytes, transactionID: sent + 1, completionRequested: true)
+          sent += 1
+          work += 1
+        }
+        while work < budget, let packet = try channel.receive() {
+          var reader = WireReader(channel.payload(of: packet), name: "echo")
+          let number = try? reader.read(UInt64.self)
+          if number == packet.transactionID - 1 { received += 1 }
+          work += 1
+        }
+      } catch {
+        report(.failure(error))
+        return nil
+      }
+      channel.flush()
+      if count > 0, received == count {
+        report(.success(received))
+        return nil
+      }
+      return work
+    }
+
+    mutating func arm() -> Bool { channel.arm() }
+    mutating func disarm() { channel.disarm() }
+  }
+}
+
+func array(_ bytes: RawSpan) -> [UInt8] {
+  unsafe bytes.withUnsafeBytes { unsafe [UInt8]($0) }
+}
+
+@Suite(.timeLimit(.minutes(2))) struct SimulatedBusTests {
+  /// Runs an echo of so many packets and returns how many came back.
+  func echo(
+    _ machine: Machine, flags: OfferFlags = [], count: UInt64 = 10_000,
+    versions: [ProtocolVersion] = ProtocolVersion.supported
+  ) async throws -> (received: UInt64, memory: Confidentiality, version: ProtocolVersion?) {
+    let host = try SimulatedHost(path: socketPath())
+    host.add(EchoVSP(flags: flags))
+    var configuration = SimulatedBus.Configuration(machine: machine)
+    configuration.versions = versions
+    let bus = try await SimulatedBus.connect(path: host.path, configuration)
+    let version = bus.connection?.version
+    let transport = try #require(bus.devices.first)
+    let worker = try Worker(.init(name: "echo"))
+    let device = Device(transport, workers: [worker])
+    let memory = device.identity.confidentiality
+    let received = try await withCheckedThrowingContinuation { continuation in
+      Task {
+        do {
+          try await EchoVSC(count: count) { continuation.resume(with: $0) }.start(device)
+        } catch {
+          continuation.resume(throwing: error)
+        }
+      }
+    }
+    await device.close()
+    await bus.disconnect()
+    worker.stop()
+    host.stop()
+    return (received, memory, version)
+  }
+
+  @Test(arguments: Machine.allCases)
+  func packetsGoThereAndBack(_ machine: Machine) async throws {
+    let result = try await echo(machine)
+    #expect(result.received == 10_000)
+    #expect(result.memory == .hostVisible)
+    #expect(result.version == .v6_0)
+  }
+
+  @Test(arguments: [
+    (OfferFlags.confidentialRingBuffer, Confidentiality.ring),
+    (OfferFlags.confidential, .ringAndExternalMemory),
+  ])
+  func aParavisorsDevicesUseEncryptedMemory(
+    _ flags: OfferFlags, _ expected: Confidentiality
+  ) async throws {
+    let result = try await echo(.confidential, flags: flags)
+    #expect(result.memory == expected)
+    #expect(result.received == 10_000)
+  }
+
+  @Test func aHostCannotOfferEncryptedMemory() async throws {
+    let result = try await echo(.isolated, flags: .confidential)
+    #expect(result.memory == .hostVisible)
+  }
+
+  @Test(arguments: ProtocolVersion.supported)
+  func eachVersionWorks(_ version: ProtocolVersion) async throws {
+    let result = try await echo(.plain, count: 100, versions: [version])
+    #expect(result.version == version)
+    #expect(result.received == 100)
+  }
+
+  @Test func aSocketThatNobodyListensOnIsRefused() async throws {
+    await #expect(throws: TransportError.self) {
+      try await SimulatedBus.connect(path: "/tmp/vmbus-test-nobody.sock")
+    }
+  }
+
+  @Test func aDeviceIsOpenOnceAtATime() async throws {
+    let host = try SimulatedHost(path: socketPath())
+    host.add(EchoVSP())
+    let bus = try await SimulatedBus.connect(path: host.path)
+    let transport = try #require(bus.devices.first)
+    let worker = try Worker(.init(name: "echo"))
+    let device = Device(transport, workers: [worker])
+    try await EchoVSC(count: 0, report: { _ in }).start(device)
+    await #expect(throws: TransportError.alreadyOpen) {
+      try await EchoVSC(count: 0, report: { _ in }).start(device)
+    }
+    worker.stop()
+    await device.close()
+    // Closed, so it can be opened again.
+    let again = try Worker(.init(name: "echo"))
+    let second = Device(transport, workers: [again])
+    let received = try await withCheckedThrowingContinuation { continuation in
+      Task {
+        do {
+          try await EchoVSC(count: 10) { continuation.resume(with: $0) }.start(second)
+        } catch {
+          continuation.resume(throwing: error)
+        }
+      }
+    }
+    #expect(received == 10)
+    again.stop()
+    await bus.disconnect()
+    host.stop()
+  }
+
+  @Test func aRescindedDeviceEndsItsChannel() async throws {
+    let host = try SimulatedHost(path: socketPath())
+    let id = host.add(EchoVSP())
+    let bus = try await SimulatedBus.connect(path: host.path)
+    let transport = try #require(bus.devices.first)
+    let worker = try Worker(.init(name: "echo"))
+    let device = Device(transport, workers: [worker])
+    let end: ChannelError? = await withCheckedContinuation { continuation in
+      Task {
+        try await EchoVSC(count: 0) { result in
+          if case .failure(let error) = result { continuation.resume(returning: error) }
+        }.start(device)
+        host.revoke(id)
+      }
+    }
+    #expect(end == .ended(.rescinded))
+    #expect(bus.devices.isEmpty)
+    await device.close()
+    await bus.disconnect()
+    worker.stop()
+    host.stop()
+  }
+
+  @Test func theEndOfTheHostEndsEveryChannel() async throws {
+    let host = try SimulatedHost(path: socketPath())
+    host.add(EchoVSP())
+    let bus = try await SimulatedBus.connect(path: host.path)
+    let transport = try #require(bus.devices.first)
+    let worker = try Worker(.init(name: "echo"))
+    let device = Device(transport, workers: [worker])
+    let end: ChannelError? = await withCheckedContinuation { continuation in
+      Task {
+        try await EchoVSC(count: 0) { result in
+          if case .failure(let error) = result { continuation.resume(returning: error) }
+        }.start(device)
+        host.stop()
+      }
+    }
+    #expect(end == .ended(.hostGone))
+    await device.close()
+    await bus.disconnect()
+    worker.stop()
+  }
+}
