@@ -55,7 +55,9 @@ let package = Package(
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
       name: "SimulatedBusTests",
-      dependencies: ["Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC"],
+      dependencies: [
+        "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC",
+      ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
