@@ -11,6 +11,7 @@ let settings: [SwiftSetting] = [
   .enableUpcomingFeature("MemberImportVisibility"),
 ]
 
+let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 
@@ -21,6 +22,9 @@ let package = Package(
     .library(name: "VSC", targets: ["VSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
+    .library(name: "DriverProgram", targets: ["DriverProgram"]),
+    .executable(name: "vmbus-host", targets: ["vmbus-host"]),
+    .executable(name: "vmbusctl", targets: ["vmbusctl"]),
   ],
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
@@ -46,6 +50,20 @@ let package = Package(
     .target(
       name: "SimulatedBus",
       dependencies: ["CLinux", "Platform", "SimulatedLink", "VMBus", "VSC", logging, system],
+      swiftSettings: settings),
+
+    .target(
+      name: "DriverProgram",
+      dependencies: ["CLinux", "Platform", "SimulatedBus", "VSC", arguments, logging, system],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "vmbus-host",
+      dependencies: [
+        "DriverProgram", "Platform", "SimulatedHost", "VMBus", arguments, logging, system,
+      ],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "vmbusctl", dependencies: ["DriverProgram", "SimulatedBus", "VSC", arguments],
       swiftSettings: settings),
 
     // The driver that README.md shows.

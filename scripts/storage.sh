@@ -19,9 +19,9 @@ host() {
 # Whether a host answers.
 host_answers() { "$programs/vmbusctl" list --host "$scratch/$1"; }
 
-# export_disk NAME HOST LUN: the driver of a disk, which it serves as NBD at $scratch/NAME.
+# export_disk NAME HOST NUMBER: the driver of a disk, which it serves as NBD at $scratch/NAME.
 export_disk() {
-  launch "$1" "$programs/vsc-storage" export --host "$scratch/$2" --lun "$3" --socket "$scratch/$1"
+  launch "$1" "$programs/vsc-storage" export --host "$scratch/$2" --device "$3" --socket "$scratch/$1"
 }
 
 # The address of an export, for people who speak NBD.

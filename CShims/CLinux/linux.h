@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -267,6 +268,44 @@ static inline void vmbus_sleep_milliseconds(unsigned int milliseconds) {
 /// Zeroes shared pages and gives them back to the system.
 static inline void vmbus_zero_shared(void *_Nonnull start, size_t count) {
   if (madvise(start, count, MADV_REMOVE) != 0) memset(start, 0, count);
+}
+
+static inline void vmbus_termination_set(sigset_t *_Nonnull set) {
+  sigemptyset(set);
+  sigaddset(set, SIGINT);
+  sigaddset(set, SIGTERM);
+}
+
+/// Keeps SIGINT and SIGTERM for vmbus_wait_for_termination; writing to a closed pipe is an error
+/// of that write, not the end of the process.
+static inline void vmbus_block_termination(void) {
+  sigset_t set;
+  vmbus_termination_set(&set);
+  pthread_sigmask(SIG_BLOCK, &set, NULL);
+  signal(SIGPIPE, SIG_IGN);
+}
+
+static inline int vmbus_wait_for_termination(void) {
+  sigset_t set;
+  int number = 0;
+  vmbus_termination_set(&set);
+  while (sigwait(&set, &number) != 0) {
+  }
+  return number;
+}
+
+/// Becomes another program (looked up in PATH) with no signal blocked. Returns the error.
+static inline int vmbus_exec(char *_Nullable *_Nonnull arguments) {
+  sigset_t none;
+  sigemptyset(&none);
+  pthread_sigmask(SIG_SETMASK, &none, NULL);
+  signal(SIGPIPE, SIG_DFL);
+  execvp(arguments[0], arguments);
+  return errno;
+}
+
+_Noreturn static inline void vmbus_exit(int code) {
+  exit(code);
 }
 
 /// Binds the calling thread to one processor. Returns 0 or -errno.

@@ -70,7 +70,8 @@ final class BusCore: Sendable {
       self?.resume(awaited, .failure(.timedOut(awaited.name)))
     }
     defer { timeout.cancel() }
-    let result: Result<ControlStatus, TransportError> = await withCheckedContinuation { continuation in
+    let result: Result<ControlStatus, TransportError> = await withCheckedContinuation {
+      continuation in
       state.withLock { state in
         guard !state.isGone else { return continuation.resume(returning: .failure(.hostGone)) }
         guard state.waiting[awaited] == nil else {

@@ -17,6 +17,8 @@ final class SimulatedDevice: DeviceTransport {
     var isOpening = false
     var end: ChannelEnd?
     var allocations: [PageAllocation] = []
+    /// Those who wait for the end.
+    var ending: [CheckedContinuation<ChannelEnd, Never>] = []
     /// Those who wait until the channel is closed for good.
     var closing: [CheckedContinuation<Void, Never>] = []
   }
@@ -32,6 +34,19 @@ final class SimulatedDevice: DeviceTransport {
     identity = DeviceIdentity(
       deviceClass: offer.deviceClass, instance: offer.instanceID, channel: offer.channelID,
       confidentiality: offer.flags.confidentiality ?? .hostVisible, transport: "simulated host")
+  }
+
+  var properties: [DeviceProperty] {
+    let connection = bus.connection
+    return [
+      DeviceProperty("machine", bus.machine.kind.rawValue),
+      DeviceProperty("protocol version", connection.map { "\($0.version)" } ?? "not connected"),
+      DeviceProperty("connection", connection?.isConfidential == true ? "confidential" : "host"),
+      DeviceProperty("offer flags", "0x" + String(offer.flags.rawValue, radix: 16)),
+      DeviceProperty("connection id", "\(offer.connectionID)"),
+      DeviceProperty("monitor", offer.monitor.map { "\($0)" } ?? "none: doorbell by signal"),
+      DeviceProperty("state", state.withLock { $0.channel == nil ? "closed" : "open" }),
+    ]
   }
 
   // MARK: - Opening
@@ -133,12 +148,25 @@ final class SimulatedDevice: DeviceTransport {
 
   /// The offer is gone, or the host.
   func end(_ reason: ChannelEnd) -> Use {
-    let channel = state.withLock { state in
+    let (channel, waiting) = state.withLock { state in
       if state.end == nil { state.end = reason }
-      return state.channel
+      let waiting = state.ending
+      state.ending = []
+      return (state.channel, waiting)
     }
+    for continuation in waiting { continuation.resume(returning: reason) }
     channel?.end(reason)
     return channel == nil ? .unused : .inUse
+  }
+
+  func ended() async -> ChannelEnd {
+    await withCheckedContinuation { continuation in
+      let end = state.withLock { state in
+        if state.end == nil { state.ending.append(continuation) }
+        return state.end
+      }
+      if let end { continuation.resume(returning: end) }
+    }
   }
 
   /// The driver has let go of the channel.

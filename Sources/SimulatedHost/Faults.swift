@@ -16,6 +16,8 @@ public enum ChannelFault: Sendable, Equatable {
   case delay(UInt64)
   /// The ring is overwritten with nonsense instead.
   case garbage
+  /// The host takes the device back.
+  case rescind
   /// The host's process ends at once, as by `kill -9`.
   case crash
 }
@@ -34,8 +36,8 @@ public struct FaultPlan: Sendable, Equatable {
     self.count = count
   }
 
-  /// Reads `FAULT[:after=N][:count=N][:ms=N]`, where FAULT is drop, twice, invent, delay, garbage
-  /// or crash. Returns nil for other text.
+  /// Reads `FAULT[:after=N][:count=N][:ms=N]`, where FAULT is drop, twice, invent, delay, garbage,
+  /// rescind or crash. Returns nil for other text.
   public init?(_ text: String) {
     let parts = text.split(separator: ":")
     guard let name = parts.first else { return nil }
@@ -50,6 +52,7 @@ public struct FaultPlan: Sendable, Equatable {
     let milliseconds = UInt64(numbers["ms"] ?? 100)
     let known: [Substring: ChannelFault] = [
       "drop": .drop, "twice": .twice, "invent": .invent, "garbage": .garbage, "crash": .crash,
+      "rescind": .rescind,
       "delay": .delay(milliseconds * 1_000_000),
     ]
     guard let fault = known[name] else { return nil }

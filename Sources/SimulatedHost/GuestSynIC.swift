@@ -49,7 +49,8 @@ final class GuestSynIC: @unchecked Sendable {
 
   private func deliver(_ queue: inout [OutgoingMessage]) {
     let address = messagePage.load(ordering: .acquiring)
-    guard let message = queue.first, let page = unsafe UnsafeMutableRawPointer(bitPattern: address) else {
+    guard let message = queue.first, let page = unsafe UnsafeMutableRawPointer(bitPattern: address)
+    else {
       return
     }
     // Safe: a page of the guest, 4096 bytes, and the slot lies within it.
@@ -83,7 +84,8 @@ final class GuestSynIC: @unchecked Sendable {
   /// Sets a channel's event flag, and raises the interrupt unless it was set already.
   func setEventFlag(_ flag: UInt16) {
     let address = eventFlagsPage.load(ordering: .acquiring)
-    guard flag < SynIC.eventFlagsPerSINT, let page = unsafe UnsafeMutableRawPointer(bitPattern: address)
+    guard flag < SynIC.eventFlagsPerSINT,
+      let page = unsafe UnsafeMutableRawPointer(bitPattern: address)
     else { return }
     // Safe: a page of the guest, and the flag's word lies within it.
     let offset = SynIC.eventFlagsOffset(sint: SynIC.vmbusSINT) + Int(flag / 64) * 8

@@ -90,6 +90,8 @@ public struct HostChannel: ~Copyable {
       faults.hold(payload, transactionID, until: monotonicNow() &+ nanoseconds)
     case .garbage:
       scribble()
+    case .rescind:
+      state.rescind()
     case .crash:
       crashProcess()
     }
@@ -174,11 +176,14 @@ public final class HostChannelState: @unchecked Sendable {
   private let split: Int
   private let doorbell: Partition.DoorbellBox
   private let released: @Sendable () -> Void
+  /// The device asks the host to take it back from all guests.
+  let rescind: @Sendable () -> Void
 
   init(
     _ mapping: consuming MappedMemory, split: Int, doorbell: Partition.DoorbellBox,
-    released: @escaping @Sendable () -> Void
+    rescind: @escaping @Sendable () -> Void, released: @escaping @Sendable () -> Void
   ) {
+    self.rescind = rescind
     self.mapping = mapping
     self.split = split
     self.doorbell = doorbell

@@ -264,7 +264,8 @@ final class Partition: @unchecked Sendable {
       let (control, worker, number) = (host.control, host.worker(for: index), number)
       let id = request.channel
       let state = HostChannelState(
-        mapping, split: Int(request.downstreamPageOffset) * 4096, doorbell: box
+        mapping, split: Int(request.downstreamPageOffset) * 4096, doorbell: box,
+        rescind: { [weak host] in host?.revoke(index) }
       ) { [weak self] in
         worker.unwatch(box.event.rawValue)
         control.post { [weak self] in self?.closed(id) }

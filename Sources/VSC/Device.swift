@@ -50,6 +50,9 @@ public final class Device: Sendable {
     return DMAPool(pages, bufferByteCount: size)
   }
 
+  /// Returns when the device is gone: taken back, or its host with it.
+  public func ended() async -> ChannelEnd { await transport.ended() }
+
   /// Closes all channels, waits until the host is known to be quiet, and frees the memory.
   public func close() async { await transport.close() }
 }

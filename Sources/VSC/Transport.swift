@@ -7,6 +7,9 @@ import Synchronization
 public protocol DeviceTransport: AnyObject, Sendable {
   var identity: DeviceIdentity { get }
 
+  /// What else can be told of the device, for people, in the order in which they read it.
+  var properties: [DeviceProperty] { get }
+
   /// Opens a channel of the device and wakes `worker` when the host signals it.
   func openChannel(_ parameters: ChannelParameters, worker: Worker) async throws(TransportError)
     -> RawChannel
@@ -14,8 +17,22 @@ public protocol DeviceTransport: AnyObject, Sendable {
   /// Zeroed memory that the device may be given. It stays until the device is closed.
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages
 
+  /// Returns when the device is gone: taken back, or its host with it.
+  func ended() async -> ChannelEnd
+
   /// Closes all channels, waits until the host is known to be quiet, frees the memory.
   func close() async
+}
+
+/// One thing that is known of a device.
+public struct DeviceProperty: Sendable, Equatable {
+  public let name: String
+  public let value: String
+
+  public init(_ name: String, _ value: String) {
+    self.name = name
+    self.value = value
+  }
 }
 
 /// What is known of a device before it is opened.

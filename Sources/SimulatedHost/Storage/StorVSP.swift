@@ -28,7 +28,8 @@ public final class StorVSP: VSP {
 
   public func open(_ channel: consuming sending HostChannel, on worker: Worker) {
     _ = worker.attach(
-      StorVSPServer(channel: channel, vsp: self, session: StorVSPSession(newestVersion: newestVersion)))
+      StorVSPServer(
+        channel: channel, vsp: self, session: StorVSPSession(newestVersion: newestVersion)))
   }
 }
 

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import ArgumentParser
+public import Logging
+public import SimulatedBus
+import VSC
+
+/// The arguments that every driver program has: where its device is, and how it is driven.
+public struct DriverOptions: ParsableArguments {
+  @Option(help: ArgumentHelp("The socket of a simulated host.", valueName: "path"))
+  public var host: String?
+
+  @Option(help: "What this machine is to the host: plain, isolated or confidential.")
+  public var machine: Machine = .isolated
+
+  @Option(
+    help: ArgumentHelp(
+      "The device: its instance GUID, its relid, or its place among those of its class, from 0.",
+      valueName: "device"))
+  public var device: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "Processors for the polling workers, such as 0,2-3. By default one worker on any.",
+      valueName: "list"))
+  public var cpu: CPUList?
+
+  @Option(
+    help: ArgumentHelp(
+      "Rounds without work before a worker sleeps; 0 never polls idly.", valueName: "rounds"))
+  public var spin: Int = 2000
+
+  @Option(
+    help: ArgumentHelp("MiB of memory of each kind for devices.", valueName: "MiB"))
+  public var memory: Int = 256
+
+  @Flag(name: [.short, .long], help: "Log more, on standard error.")
+  public var verbose = false
+
+  public init() {}
+
+  public func validate() throws {
+    guard spin >= 0 else { throw ValidationError("--spin must be 0 or more.") }
+    guard 1...65536 ~= memory else {
+      throw ValidationError("--memory must be 1 to 65536 MiB.")
+    }
+  }
+
+  /// A logger as the arguments ask for it.
+  public func makeLogger(_ label: String) -> Logger {
+    var logger = Logger(label: label, factory: StreamLogHandler.standardError(label:))
+    logger.logLevel = verbose ? .debug : .warning
+    return logger
+  }
+}
+
+extension Machine: ExpressibleByArgument {}
+
+/// Processor numbers as people write them: `0,2-3`.
+public struct CPUList: ExpressibleByArgument, Sendable, Equatable {
+  public let numbers: [Int]
+
+  public init?(argument: String) {
+    var numbers: [Int] = []
+    for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
+      let ends = part.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
+      guard let first = ends.first ?? nil, let last = ends.last ?? nil, ends.count <= 2,
+        first >= 0, first <= last, last < 4096
+      else { return nil }
+      numbers += first...last
+    }
+    guard Set(numbers).count == numbers.count else { return nil }
+    self.numbers = numbers
+  }
+}

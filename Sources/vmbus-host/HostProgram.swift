@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import DriverProgram
+import Logging
+import Platform
+import SimulatedHost
+import SystemPackage
+import VMBus
+
+/// The simulated host as a process.
+struct HostProgram: ParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "vmbus-host",
+    abstract: "A simulated Hyper-V host: serves VMBus devices to guests on this machine.",
+    discussion: """
+      Guests are driver programs (vsc-storage --host PATH) that join over the socket. Each disk is
+      a device of its own. The host runs until SIGINT or SIGTERM.
+      """,
+    version: projectVersion)
+
+  @Option(help: ArgumentHelp("The Unix socket to listen on.", valueName: "path"))
+  var socket: String
+
+  @Option(
+    help: ArgumentHelp(
+      "A raw image to serve, or memory:SIZE. Options: ro, block=512|4096, memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is).",
+      valueName: "file[,option...]"))
+  var disk: [DiskArgument] = []
+
+  @Option(help: ArgumentHelp("Threads that serve devices.", valueName: "count"))
+  var workers: Int = 1
+
+  @Option(help: ArgumentHelp("Processors for these threads, such as 1,3.", valueName: "list"))
+  var cpu: CPUList?
+
+  @Option(
+    help: ArgumentHelp(
+      "Rounds without work before such a thread sleeps; 0 never polls idly.", valueName: "rounds"))
+  var spin: Int = 2000
+
+  @Option(
+    help: ArgumentHelp(
+      "Write control messages and ring packets to a pcapng file.", valueName: "file"))
+  var capture: String?
+
+  @Option(
+    help: ArgumentHelp(
+      "A fault of a disk's completions: DISK:FAULT[:after=N][:count=N][:ms=N], DISK from 0, FAULT one of drop, twice, invent, delay, garbage, crash, rescind.",
+      valueName: "fault"))
+  var fault: [FaultArgument] = []
+
+  @Flag(name: [.short, .long], help: "Log more, on standard error.")
+  var verbose = false
+
+  func validate() throws {
+    guard 1...64 ~= workers else { throw ValidationError("--workers must be 1 to 64.") }
+    guard spin >= 0 else { throw ValidationError("--spin must be 0 or more.") }
+    for fault in fault where !disk.indices.contains(fault.disk) {
+      throw ValidationError("--fault: there is no disk \(fault.disk).")
+    }
+  }
+
+  func run() throws {
+    Termination.block()
+    var logger = Logger(label: "vmbus-host", factory: StreamLogHandler.standardError(label:))
+    logger.logLevel = verbose ? .debug : .warning
+    var configuration = SimulatedHost.Configuration()
+    configuration.logger = logger
+    configuration.workers = workerConfigurations
+    if let capture {
+      do throws(Errno) {
+        configuration.capture = try Capture(path: capture)
+      } catch {
+        throw ProgramFailure(.cannotCreate, "\(capture): \(error)")
+      }
+    }
+    let devices = try disk.enumerated().map { index, argument in
+      StorVSP(
+        try argument.makeController(index), instance: DiskArgument.instance(index),
+        flags: argument.flags)
+    }
+    let host: SimulatedHost
+    do throws(Errno) {
+      host = try SimulatedHost(path: socket, configuration)
+    } catch .addressInUse {
+      throw ProgramFailure(.unavailable, "\(socket): another host listens there, or it is a file")
+    } catch .invalidArgument {
+      throw ProgramFailure(.usage, "a processor of --cpu is not one that this process may use")
+    } catch {
+      throw ProgramFailure(.cannotCreate, "\(socket): \(error)")
+    }
+    for (index, device) in devices.enumerated() {
+      let plans = fault.filter { $0.disk == index }.map(\.plan)
+      host.add(device, faults: plans)
+    }
+    logger.info("listening on \(socket) with \(devices.count) disks")
+    _ = Termination.wait()
+    host.stop()
+  }
+
+  private var workerConfigurations: [Worker.Configuration] {
+    let cpus: [Int?] = cpu?.numbers ?? Array(repeating: nil, count: workers)
+    return cpus.enumerated().map { index, cpu in
+      Worker.Configuration(name: "vsp-\(index)", cpu: cpu, spinRounds: spin)
+    }
+  }
+}

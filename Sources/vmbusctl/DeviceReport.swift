@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import DriverProgram
+import VSC
+
+/// What `list` and `show` tell of a device.
+struct DeviceReport: Sendable {
+  let lines: [DeviceProperty]
+  private let identity: DeviceIdentity
+  private let driver: String?
+
+  init(_ device: any DeviceTransport) {
+    identity = device.identity
+    driver = Self.driver(for: device.identity.deviceClass)
+    let memory = Self.memory(device.identity.confidentiality)
+    lines =
+      [
+        DeviceProperty("relid", "\(identity.channel)"),
+        DeviceProperty("class", "\(identity.deviceClass) {\(identity.deviceClass.guid)}"),
+        DeviceProperty("instance", "\(identity.instance)"),
+        DeviceProperty("transport", identity.transport),
+        DeviceProperty("ring", "\(memory.ring)"),
+        DeviceProperty("DMA memory", "\(memory.external)"),
+        DeviceProperty("driver", driver ?? "none"),
+        DeviceProperty("status", Self.status(driver)),
+      ] + device.properties
+  }
+
+  /// The program that drives a class.
+  private static func driver(for deviceClass: DeviceClass) -> String? {
+    deviceClass == .scsi ? "vsc-storage" : nil
+  }
+
+  private static func status(_ driver: String?) -> String {
+    driver == nil ? "not usable: no driver of this project is for its class" : "usable"
+  }
+
+  private static func memory(
+    _ confidentiality: Confidentiality
+  ) -> (ring: MemoryVisibility, external: MemoryVisibility) {
+    switch confidentiality {
+    case .hostVisible: (.hostVisible, .hostVisible)
+    case .ring: (.encrypted, .hostVisible)
+    case .ringAndExternalMemory: (.encrypted, .encrypted)
+    }
+  }
+
+  var columns: [String] {
+    let memory = Self.memory(identity.confidentiality)
+    return [
+      "\(identity.channel)", "\(identity.deviceClass)", "\(identity.instance)", "\(memory.ring)",
+      "\(memory.external)", driver ?? "-", Self.status(driver),
+    ]
+  }
+
+  /// Keys as programs like them.
+  var json: [String: String] {
+    Dictionary(
+      lines.map { ($0.name.lowercased().replacing(" ", with: "_"), $0.value) },
+      uniquingKeysWith: { first, _ in first })
+  }
+}
