@@ -270,32 +270,49 @@ static inline void vmbus_zero_shared(void *_Nonnull start, size_t count) {
   if (madvise(start, count, MADV_REMOVE) != 0) memset(start, 0, count);
 }
 
-static inline void vmbus_termination_set(sigset_t *_Nonnull set) {
-  sigemptyset(set);
-  sigaddset(set, SIGINT);
-  sigaddset(set, SIGTERM);
+/// The eventfd that the handler below writes to. Each object file has its own copy of what lies in
+/// an inline function: only one Swift file may call these.
+static inline int *_Nonnull vmbus_termination_fd(void) {
+  static int fd = -1;
+  return &fd;
 }
 
-/// Keeps SIGINT and SIGTERM for vmbus_wait_for_termination; writing to a closed pipe is an error
+static inline void vmbus_termination_handler(int number) {
+  int error = errno;
+  uint64_t value = (uint64_t)number;
+  ssize_t ignored = write(*vmbus_termination_fd(), &value, sizeof value);
+  (void)ignored;
+  errno = error;
+}
+
+/// From now on SIGINT and SIGTERM go to vmbus_wait_for_termination. Blocking them would not do:
+/// libdispatch unblocks all signals on the main thread. And writing to a closed pipe is an error
 /// of that write, not the end of the process.
-static inline void vmbus_block_termination(void) {
-  sigset_t set;
-  vmbus_termination_set(&set);
-  pthread_sigmask(SIG_BLOCK, &set, NULL);
+static inline int vmbus_catch_termination(void) {
+  int fd = eventfd(0, EFD_CLOEXEC);
+  if (fd < 0) return -errno;
+  *vmbus_termination_fd() = fd;
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = vmbus_termination_handler;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
   signal(SIGPIPE, SIG_IGN);
+  return 0;
 }
 
+/// Waits for one of them; the sum of the numbers when several came.
 static inline int vmbus_wait_for_termination(void) {
-  sigset_t set;
-  int number = 0;
-  vmbus_termination_set(&set);
-  while (sigwait(&set, &number) != 0) {
+  uint64_t value = 0;
+  while (read(*vmbus_termination_fd(), &value, sizeof value) < 0 && errno == EINTR) {
   }
-  return number;
+  return (int)value;
 }
 
-/// Becomes another program (looked up in PATH) with no signal blocked. Returns the error.
+/// Becomes another program (looked up in PATH), with the signals of a new one. Returns the error.
 static inline int vmbus_exec(char *_Nullable *_Nonnull arguments) {
+  // The runtime's threads block most signals, and the mask is inherited.
   sigset_t none;
   sigemptyset(&none);
   pthread_sigmask(SIG_SETMASK, &none, NULL);

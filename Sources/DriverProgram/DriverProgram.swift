@@ -25,13 +25,13 @@ public protocol DriverProgram: AsyncParsableCommand {
 
 extension DriverProgram {
   public func run() async throws {
-    Termination.block()
+    try Termination.handle()
     let driver = try makeDriver()
     let end = try await withDevice(Driver.deviceClass, options) { device in
       try await driver.start(device)
       return await withTaskGroup(of: ChannelEnd?.self) { group in
         group.addTask {
-          _ = await Termination.next()
+          try? await Termination.next()
           return nil
         }
         group.addTask { await device.ended() }

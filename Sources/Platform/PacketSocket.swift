@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CLinux
+import Synchronization
 public import SystemPackage
 
 /// A Unix socket that keeps message boundaries and passes descriptors.
@@ -72,6 +73,7 @@ public final class SocketMessage {
 public struct PacketListener: ~Copyable, Sendable {
   public let owned: OwnedDescriptor
   public let path: String
+  private let isRemoved = Atomic<Bool>(false)
 
   /// Listens at `path`; a socket that a dead program left there is replaced, a living one is not.
   public init(path: String) throws(Errno) {
@@ -79,7 +81,12 @@ public struct PacketListener: ~Copyable, Sendable {
     self.path = path
   }
 
-  deinit { unsafe _ = unlink(path) }
+  deinit { removePath() }
+
+  /// Nobody finds the listener any more. Once: another one may have the path by now.
+  public func removePath() {
+    if !isRemoved.exchange(true, ordering: .relaxed) { _ = unsafe unlink(path) }
+  }
 
   /// The next connection, or nil when none waits.
   public func accept() throws(Errno) -> PacketSocket? {

@@ -265,11 +265,11 @@ final class Partition: @unchecked Sendable {
       let id = request.channel
       let state = HostChannelState(
         mapping, split: Int(request.downstreamPageOffset) * 4096, doorbell: box,
-        rescind: { [weak host] in host?.revoke(index) }
-      ) { [weak self] in
-        worker.unwatch(box.event.rawValue)
-        control.post { [weak self] in self?.closed(id) }
-      }
+        rescind: { [weak host] in host?.revoke(index) },
+        released: { [weak self] in
+          worker.unwatch(box.event.rawValue)
+          control.post { [weak self] in self?.closed(id) }
+        })
       let channel: HostChannel
       do throws(RingError) {
         channel = try HostChannel(

@@ -66,6 +66,7 @@ public final class SimulatedHost: Sendable {
   /// Cuts off all guests and ends all threads.
   public func stop() {
     core.control.unwatch(listener.socket.owned.rawValue)
+    listener.socket.removePath()
     core.stop()
   }
 }

@@ -62,7 +62,7 @@ struct HostProgram: ParsableCommand {
   }
 
   func run() throws {
-    Termination.block()
+    try Termination.handle()
     var logger = Logger(label: "vmbus-host", factory: StreamLogHandler.standardError(label:))
     logger.logLevel = verbose ? .debug : .warning
     var configuration = SimulatedHost.Configuration()

@@ -96,9 +96,9 @@ public struct PacketBuffer: ~Copyable, @unchecked Sendable {
   public let capacity: Int
 
   public init(capacity: Int) {
-    self.capacity = capacity
-    unsafe start = .allocate(byteCount: max(capacity, 16), alignment: 64)
-    unsafe start.initializeMemory(as: UInt8.self, repeating: 0, count: capacity)
+    self.capacity = max(capacity, 0)
+    unsafe start = .allocate(byteCount: self.capacity, alignment: 64)
+    unsafe start.initializeMemory(as: UInt8.self, repeating: 0, count: self.capacity)
   }
 
   deinit { unsafe start.deallocate() }

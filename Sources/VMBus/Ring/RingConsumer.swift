@@ -10,20 +10,23 @@ public enum TrailerCheck: Sendable {
 
 /// The end of a ring that reads packets.
 ///
-/// A packet is copied out whole, into private memory, and then checked; nothing in the ring is
-/// looked at twice. The space of received packets is given back all at once by `commit`, which
-/// tells whether the peer waits for it and must be signalled.
+/// A packet's descriptor is copied out and checked, then its bytes are copied out whole, into
+/// private memory; nothing in the ring is looked at twice. The space of received packets is given
+/// back all at once by `commit`, which tells whether the peer waits for it and must be signalled.
+@safe
 public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
   @usableFromInline let memory: Memory
   @usableFromInline let control: RingControl
-  @usableFromInline let size: UInt32
+  /// The data area: `memory.data`, asked once.
+  @usableFromInline let data: UnsafeMutableRawPointer
+  @usableFromInline let size: Int
   @usableFromInline let trailerCheck: TrailerCheck
   /// Where the next packet starts.
-  @usableFromInline var next: UInt32
+  @usableFromInline var next: Int
   /// What the peer was last told.
-  @usableFromInline var committed: UInt32
-  /// The peer's index when it was last read, checked.
-  @usableFromInline var peer: UInt32
+  @usableFromInline var committed: Int
+  /// Bytes from `next` on that the peer is known to have published.
+  @usableFromInline var available: Int
 
   /// Takes up a ring, with its interrupt masked until `arm`.
   public init(_ memory: consuming Memory, trailerCheck: TrailerCheck = .verify) throws(RingError) {
@@ -31,97 +34,97 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
     // Safe: the memory promises a mapped control page for as long as it lives, and it lives here.
     let control = unsafe RingControl(page: memory.controlPage)
     let own = try checkedIndex(control.consumerIndex.load(), size)
+    unsafe self.data = memory.data
     self.memory = memory
     self.control = control
     self.size = size
     self.trailerCheck = trailerCheck
     self.next = own
     self.committed = own
-    self.peer = own
+    self.available = 0
     control.interruptMask.store(1)
   }
 
   /// Copies the next packet out. Returns nil when there is none.
   ///
   /// After an error the ring is corrupt and the channel must end; the consumer stays where it was.
-  @inlinable
+  @_transparent
   public mutating func receive(into buffer: inout PacketBuffer) throws(RingError) -> Packet? {
-    var available = published
     if available == 0 {
-      peer = try checkedIndex(control.producerIndex.load(), size)
-      available = published
+      available = try publishedByPeer()
       if available == 0 { return nil }
     }
-    guard available >= 24 else { throw .truncated(available: Int(available)) }
+    guard available >= 24 else { throw .truncated(available: available) }
 
     let start = next
-    var offset = start
-    let first = load(at: &offset)
-    let transactionID = load(at: &offset)
-    let type = PacketType(rawValue: UInt16(truncatingIfNeeded: first))
-    let dataOffset8 = UInt16(truncatingIfNeeded: first >> 16)
-    let length8 = UInt16(truncatingIfNeeded: first >> 32)
-    let flags = UInt16(truncatingIfNeeded: first >> 48)
+    // Safe: indices are multiples of 8 below `size`.
+    let first = unsafe RingMath.load(data + start)
+    let dataOffset = Int(truncatingIfNeeded: first >> 13 & 0x7fff8)
+    let length = Int(truncatingIfNeeded: first >> 29 & 0x7fff8)
 
     // A packet with its trailer may not end past the published index.
-    guard dataOffset8 >= 2, length8 >= dataOffset8, UInt32(length8) &* 8 &+ 8 <= available else {
-      throw .badLength(
-        offset: start, length8: length8, dataOffset8: dataOffset8, available: Int(available))
+    let body = length &- 16
+    let left = available &- length &- 8
+    guard RingMath.isKnown(UInt32(truncatingIfNeeded: first)), length >= dataOffset, left >= 0,
+      body <= buffer.capacity, first >> 49 == 0
+    else { throw RingSlowPath.fault(first, start, available, buffer.capacity) }
+
+    // The state goes first and the copy second: the next packet's address waits for nothing else.
+    available = left
+    let end = start &+ length
+    let transactionID: UInt64
+    let trailer: UInt64
+    if end < size {
+      next = end &+ 8 == size ? 0 : end &+ 8
+      // Safe: descriptor, body and trailer end at or before the end of the data area, and the
+      // buffer has room for the body.
+      transactionID = unsafe RingMath.load(data + start + 8)
+      unsafe RingMath.copy(from: data + start + 16, to: buffer.start, body)
+      trailer = unsafe RingMath.load(data + end)
+    } else {
+      next = end &+ 8 &- size
+      transactionID = unsafe RingMath.load(data + (start &+ 8 == size ? 0 : start &+ 8))
+      trailer = unsafe RingSlowPath.copy(body, of: start, data, size, to: buffer.start)
     }
-    // Types 6, 7, 9 and 11; the two with ranges have at least 8 bytes of them.
-    let known: UInt64 = 1 << 6 | 1 << 7 | 1 << 9 | 1 << 11
-    guard type.rawValue < 64, known >> type.rawValue & 1 != 0 else {
-      throw .badType(offset: start, type: type.rawValue)
+    guard trailer >> 32 == UInt64(truncatingIfNeeded: start) || trailerCheck == .ignore else {
+      available &+= length &+ 8
+      next = start
+      throw .badTrailer(offset: UInt32(truncatingIfNeeded: start), found: trailer)
     }
-    let hasRanges = type == .gpaDirect || type == .transferPages
-    guard !hasRanges || dataOffset8 >= 3 else {
-      throw .badLength(
-        offset: start, length8: length8, dataOffset8: dataOffset8, available: Int(available))
-    }
-    guard flags & ~1 == 0 else { throw .badFlags(offset: start, flags: flags) }
-    let body = (Int(length8) &- 2) &* 8
-    guard body <= buffer.capacity else {
-      throw .packetTooLarge(byteCount: body, limit: buffer.capacity)
-    }
-    copy(body, from: &offset, into: &buffer)
-    let trailer = load(at: &offset)
-    guard trailer >> 32 == UInt64(start) || trailerCheck == .ignore else {
-      throw .badTrailer(offset: start, found: trailer)
-    }
-    next = offset
-    let ranges = (Int(dataOffset8) &- 2) &* 8
     return Packet(
-      type: type, completionRequested: flags & 1 != 0, transactionID: transactionID,
-      rangesByteCount: ranges, payloadByteCount: body &- ranges)
+      type: PacketType(rawValue: UInt16(truncatingIfNeeded: first)),
+      completionRequested: first >> 48 != 0, transactionID: transactionID,
+      rangesByteCount: dataOffset &- 16, payloadByteCount: length &- dataOffset)
   }
 
   /// Gives the space of what was received back. Returns whether the peer must be signalled: it
   /// waits for space, had too little before, and has enough now.
   @inlinable
+  @inline(__always)
   public mutating func commit() -> Bool {
-    guard next != committed else { return false }
     let before = committed
+    guard next != before else { return false }
     committed = next
     // Store, then load (law 6).
-    control.consumerIndex.store(next)
+    control.consumerIndex.store(UInt32(truncatingIfNeeded: next))
     // Some peers set the ring's size less one.
     let pending = control.pendingSendSize.load() & ~7
     guard pending != 0 else { return false }
-    let producer = control.producerIndex.load()
-    // A corrupt index is found, and reported, by the next `receive`.
-    guard producer < size else { return false }
-    return free(producer, before) < pending && free(producer, next) >= pending
+    return RingSlowPath.frees(Int(pending), control, size, from: before, to: next)
   }
 
   /// Asks for an interrupt at the next packet, and looks once more. Returns true when there is
   /// a packet already: then the caller goes on polling (the mask may stay as it is or be set
   /// again by `mask`), and must not sleep.
+  ///
+  /// Commit first: a peer signals only when all of its packets were given back. While some were
+  /// not, this returns true, so that nobody sleeps who could not be woken.
   @inlinable
   public mutating func arm() throws(RingError) -> Bool {
     control.interruptMask.store(0)
     // The store above, then this load (law 6).
-    peer = try checkedIndex(control.producerIndex.load(), size)
-    return peer != next
+    available = try publishedByPeer()
+    return available != 0 || next != committed
   }
 
   /// Asks for no interrupts while polling.
@@ -133,34 +136,14 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
 
   public var snapshot: RingSnapshot { RingSnapshot(control) }
 
-  @inlinable var published: UInt32 { peer >= next ? peer &- next : size &- (next &- peer) }
-
+  /// Bytes that the peer has published beyond `next`.
   @inlinable
-  func free(_ producer: UInt32, _ consumer: UInt32) -> UInt32 {
-    (consumer > producer ? consumer &- producer : size &- (producer &- consumer)) &- 8
-  }
-
-  // MARK: - Copies. All offsets are our own and below `size`.
-
-  @inlinable
-  func load(at offset: inout UInt32) -> UInt64 {
-    let value = unsafe memory.data.load(fromByteOffset: Int(offset), as: UInt64.self)
-    offset &+= 8
-    if offset == size { offset = 0 }
-    return UInt64(littleEndian: value)
-  }
-
-  @inlinable
-  func copy(_ count: Int, from offset: inout UInt32, into buffer: inout PacketBuffer) {
-    let untilEnd = Int(size &- offset)
-    // Safe: the caller checked `count` against the published bytes and the buffer.
-    if count <= untilEnd {
-      unsafe buffer.start.copyMemory(from: memory.data + Int(offset), byteCount: count)
-    } else {
-      unsafe buffer.start.copyMemory(from: memory.data + Int(offset), byteCount: untilEnd)
-      unsafe (buffer.start + untilEnd).copyMemory(from: memory.data, byteCount: count &- untilEnd)
-    }
-    offset &+= UInt32(truncatingIfNeeded: count)
-    if offset >= size { offset &-= size }
+  @inline(__always)
+  func publishedByPeer() throws(RingError) -> Int {
+    let index = try checkedIndex(control.producerIndex.load(), size)
+    return RingMath.distance(from: next, to: index, size)
   }
 }
+
+// Safe: see `RingProducer`.
+extension RingConsumer: @unchecked Sendable where Memory: Sendable & ~Copyable {}

@@ -2,17 +2,22 @@
 
 /// Why a ring can't be used, or can't be used any longer.
 ///
-/// `full` and `packetTooLarge` when writing are the caller's affair and leave the ring as it was.
+/// `full`, `packetTooLarge` and `unalignedRanges` when writing are the caller's affair and leave the
+/// ring as it was.
 /// Every other case means that the peer broke the protocol: the channel ends (law 1).
 public enum RingError: Error, Equatable, Sendable {
   /// There is no room now for a packet of this many bytes (descriptor and trailer included).
   case full(needed: Int, free: Int)
   /// A packet of this many bytes does not fit this ring or this buffer, ever.
   case packetTooLarge(byteCount: Int, limit: Int)
+  /// What lies between descriptor and payload must be a multiple of 8 bytes.
+  case unalignedRanges(byteCount: Int)
   /// The data area is not a multiple of 4096 bytes, or too small or large.
   case badSize(Int)
   /// The peer's index is outside of the ring or not a multiple of 8.
   case badIndex(UInt32, ringByteCount: Int)
+  /// The consumer's index left the bytes between where it was and what was published.
+  case indexMovedBack(UInt32, from: Int, end: Int)
   /// The peer published fewer bytes than the smallest packet has.
   case truncated(available: Int)
   /// The lengths in the descriptor at `offset` contradict each other or the published index.
@@ -32,10 +37,14 @@ extension RingError: CustomStringConvertible {
       "the ring has \(free) bytes free, where \(needed) are needed"
     case .packetTooLarge(let byteCount, let limit):
       "a packet of \(byteCount) bytes, where at most \(limit) fit"
+    case .unalignedRanges(let byteCount):
+      "ranges of \(byteCount) bytes, which is no multiple of 8"
     case .badSize(let size):
       "\(size) bytes is no size for a ring: a multiple of 4096 below 2 GiB is"
     case .badIndex(let index, let size):
       "the peer's index \(index) is not a multiple of 8 below \(size)"
+    case .indexMovedBack(let index, let from, let end):
+      "the consumer's index moved from \(from) to \(index), and not towards \(end)"
     case .truncated(let available):
       "the peer published \(available) bytes, less than a packet has"
     case .badLength(let offset, let length8, let dataOffset8, let available):

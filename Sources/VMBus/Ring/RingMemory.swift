@@ -111,6 +111,23 @@ public struct RingWord {
   }
 }
 
+/// 8 bytes of a data area.
+@safe
+@frozen
+@usableFromInline
+struct RingWord64 {
+  @usableFromInline let word: UnsafeMutablePointer<Atomic<UInt64>>
+
+  @inlinable
+  @unsafe
+  init(_ word: UnsafeMutableRawPointer) {
+    unsafe self.word = word.assumingMemoryBound(to: Atomic<UInt64>.self)
+  }
+
+  @inlinable
+  func loadRelaxed() -> UInt64 { unsafe word.pointee.load(ordering: .relaxed) }
+}
+
 /// The state of a control page as it is at one moment, for people and tests.
 public struct RingSnapshot: Equatable, Sendable {
   public var producerIndex: UInt32

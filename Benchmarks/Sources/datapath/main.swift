@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Sends a number of packets along one data path, for `scripts/check-datapath` to count what is
+// called on the way. A path is a line of the table and a function in a file of its own.
+
+import Glibc
+
+let paths: [(name: String, run: (Int) throws -> Void)] = [
+  ("ring", runRing),
+  ("broken-ring", runBrokenRing),
+]
+
+func fail(_ text: String) -> Never {
+  let line = "datapath: \(text)\n"
+  _ = unsafe write(2, line, line.utf8.count)
+  exit(1)
+}
+
+let arguments = CommandLine.arguments.dropFirst()
+guard arguments.count == 2, let count = Int(arguments.last ?? ""), count > 0,
+  let path = paths.first(where: { $0.name == arguments.first })
+else { fail("usage: datapath \(paths.map(\.name).joined(separator: "|")) PACKETS") }
+do { try path.run(count) } catch { fail("\(path.name): \(error)") }
