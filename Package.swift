@@ -70,11 +70,15 @@ let package = Package(
       name: "vmbusctl", dependencies: ["DriverProgram", "SimulatedBus", "VSC", arguments],
       swiftSettings: settings),
 
+    // The driver that README.md shows.
+    .target(
+      name: "EchoVSC", dependencies: ["VSC"], path: "Examples/EchoVSC", swiftSettings: settings),
+
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC",
+        "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC",
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
