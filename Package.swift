@@ -94,6 +94,9 @@ let package = Package(
       name: "vmbusctl", dependencies: ["DriverProgram", "SimulatedBus", "VSC", arguments],
       swiftSettings: settings),
 
+    // The driver that README.md shows.
+    .target(
+      name: "EchoVSC", dependencies: ["VSC"], path: "Examples/EchoVSC", swiftSettings: settings),
     .executableTarget(
       name: "vsc-storage",
       dependencies: [
@@ -106,7 +109,7 @@ let package = Package(
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC",
+        "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC",
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
@@ -119,7 +122,10 @@ let package = Package(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
-      name: "SimulatedHostTests", dependencies: ["SimulatedHost", "StorageProtocol", "VMBus"],
+      name: "SimulatedHostTests",
+      dependencies: [
+        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system,
+      ],
       swiftSettings: settings),
   ] + pluginTargets,
   swiftLanguageModes: [.v6]

@@ -248,8 +248,7 @@ struct RangeStaging: ~Copyable {
     unsafe words[0] = UInt64(1).littleEndian << 32
   }
 
-  @inlinable
-  deinit { unsafe words.deallocate() }
+  @inlinable deinit { unsafe words.deallocate() }
 
   /// One range that starts at the start of its first page.
   @inlinable

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import EchoVSC
 import SimulatedBus
 import SimulatedHost
 import Testing
@@ -12,12 +13,11 @@ func socketPath(_ name: String = #function) -> String {
 
 /// A device that sends each packet back.
 struct EchoVSP: VSP {
-  static let deviceClass: GUID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a001"
   var flags: OfferFlags = []
 
   var offer: OfferChannel {
     var offer = OfferChannel()
-    offer.interfaceID = Self.deviceClass
+    offer.interfaceID = EchoVSC.deviceClass.guid
     offer.instanceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
     offer.flags = flags
     return offer
@@ -43,67 +43,6 @@ struct EchoVSP: VSP {
       }
       channel.flush()
       return work == 0 && channel.isClosed ? nil : work
-    }
-
-    mutating func arm() -> Bool { channel.arm() }
-    mutating func disarm() { channel.disarm() }
-  }
-}
-
-/// The driver for it: sends numbers, and tells how many came back right.
-struct EchoVSC: VSC {
-  static let deviceClass = DeviceClass(EchoVSP.deviceClass)
-  let count: UInt64
-  let report: @Sendable (Result<UInt64, ChannelError>) -> Void
-
-  func start<Ring: Visibility, External: Visibility>(
-    _ channel: consuming sending Channel<Ring, External>, of device: Device, on worker: Worker
-  ) async throws {
-    _ = worker.attach(Client(channel: channel, count: count, report: report))
-  }
-
-  struct Client<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
-    var channel: Channel<Ring, External>
-    let count: UInt64
-    let report: @Sendable (Result<UInt64, ChannelError>) -> Void
-    var sent: UInt64 = 0
-    var received: UInt64 = 0
-
-    init(
-      channel: consuming Channel<Ring, External>, count: UInt64,
-      report: @escaping @Sendable (Result<UInt64, ChannelError>) -> Void
-    ) {
-      self.channel = channel
-      self.count = count
-      self.report = report
-    }
-
-    mutating func poll(budget: Int) -> Int? {
-      var work = 0
-      do throws(ChannelError) {
-        while sent < count, sent - received < 16 {
-          let payload = [sent, ~sent]
-          try channel.send(
-            unsafe payload.span.bytes, transactionID: sent + 1, completionRequested: true)
-          sent += 1
-          work += 1
-        }
-        while work < budget, let packet = try channel.receive() {
-          var reader = WireReader(channel.payload(of: packet), name: "echo")
-          let number = try? reader.read(UInt64.self)
-          if number == packet.transactionID - 1 { received += 1 }
-          work += 1
-        }
-      } catch {
-        report(.failure(error))
-        return nil
-      }
-      channel.flush()
-      if count > 0, received == count {
-        report(.success(received))
-        return nil
-      }
-      return work
     }
 
     mutating func arm() -> Bool { channel.arm() }

@@ -50,6 +50,10 @@ final class ScriptedTransport: DeviceTransport, @unchecked Sendable {
       owner: owner)
   }
 
+  var properties: [DeviceProperty] { [] }
+
+  func ended() async -> ChannelEnd { state.ended ?? .closed }
+
   func close() async {}
 
   /// The channel is over, as a transport would tell.

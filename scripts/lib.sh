@@ -1,0 +1,232 @@
+# shellcheck shell=bash disable=SC2034
+# SPDX-License-Identifier: Apache-2.0
+#
+# What the scripts share. Sourced, from any directory: it goes to the root of the repository.
+
+set -euo pipefail
+
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+cd "$root"
+
+# Colours for people, not for files.
+if [[ -t 1 && -z ${NO_COLOR:-} && ${TERM:-dumb} != dumb ]]; then
+  bold=$'\e[1m' red=$'\e[31m' green=$'\e[32m' plain=$'\e[0m'
+else
+  bold='' red='' green='' plain=''
+fi
+
+say() { printf '%s\n' "$*"; }
+
+# One clear line, and the end.
+die() {
+  printf '%s%s%s\n' "$red" "$*" "$plain" >&2
+  exit 1
+}
+
+# --- Cleaning up -----------------------------------------------------------------------------------
+
+# Commands to run at the end, the last one first, however the end comes.
+cleanups=()
+
+at_exit() { cleanups+=("$*"); }
+
+run_cleanups() {
+  local status=$? index
+  trap - EXIT
+  set +e
+  for ((index = ${#cleanups[@]} - 1; index >= 0; index--)); do
+    eval "${cleanups[index]}"
+  done
+  exit "$status"
+}
+
+trap run_cleanups EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+# Sets `scratch` to a new directory that goes away at the end. Sockets lie in it: short names.
+make_scratch() {
+  scratch=$(mktemp -d "${TMPDIR:-/tmp}/vmbus.XXXXXX")
+  at_exit "rm -rf '$scratch'"
+}
+
+# Process ids by name, of what runs in the background.
+declare -A pids=()
+
+# launch NAME COMMAND...: starts a process that ends with this script; its output goes to
+# $scratch/NAME.log.
+launch() {
+  local name=$1
+  shift
+  "$@" </dev/null >"$scratch/$name.log" 2>&1 &
+  pids[$name]=$!
+  at_exit "end '$name'"
+}
+
+running() { kill -0 "${pids[$1]:-none}" 2>/dev/null; }
+
+# Ends a process, kindly, then not. Nothing happens when it is gone. Sets `ended_with` to its status.
+end() {
+  local name=$1 pid=${pids[$1]:-}
+  ended_with=0
+  [[ -n $pid ]] || return 0
+  kill "$pid" 2>/dev/null || true
+  wait_for 10 gone "$name" || kill -9 "$pid" 2>/dev/null || true
+  wait "$pid" 2>/dev/null || ended_with=$?
+  unset "pids[$name]"
+}
+
+gone() { ! running "$1"; }
+
+# --- What must be there ----------------------------------------------------------------------------
+
+swift_needed=6.3
+swift_page=https://www.swift.org/install/linux
+
+need_swift() {
+  local version
+  command -v swift >/dev/null ||
+    die "Swift $swift_needed or newer is needed and was not found: see $swift_page."
+  version=$(swift --version 2>/dev/null | sed -nE 's/.*Swift version ([0-9.]+).*/\1/p')
+  printf '%s\n' "$swift_needed" "${version:-0}" | sort -VC ||
+    die "Swift $swift_needed or newer is needed, not ${version:-an unknown version}: see $swift_page."
+}
+
+apt_updated=no
+
+# Installs the Debian packages that are lacking where that is allowed; otherwise prints the line to
+# run and stops.
+need_packages() {
+  local package lacking=() sudo=()
+  for package in "$@"; do
+    [[ $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] ||
+      lacking+=("$package")
+  done
+  ((${#lacking[@]} > 0)) || return 0
+  command -v apt-get >/dev/null ||
+    die "These Debian packages, or what they are called here, are needed: ${lacking[*]}"
+  if ((EUID != 0)); then
+    sudo=(sudo -n)
+    sudo -n true 2>/dev/null ||
+      die "Packages are lacking. Run: sudo apt-get update && sudo apt-get install -y ${lacking[*]}"
+  fi
+  say "Installing ${lacking[*]}"
+  if [[ $apt_updated == no ]]; then
+    "${sudo[@]}" apt-get update -qq >/dev/null || die "apt-get update failed."
+    apt_updated=yes
+  fi
+  "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -y -qq --no-install-recommends "${lacking[@]}" >/dev/null ||
+    die "Installing failed. Run: sudo apt-get install -y ${lacking[*]}"
+}
+
+# Builds programs of the package for use; they lie in $programs.
+programs=$root/.build/release
+
+build_programs() {
+  local product
+  for product in "$@"; do
+    swift build -c release --product "$product"
+  done
+}
+
+# The code block of README.md that the comment <!-- NAME --> names.
+readme_block() {
+  awk -v mark="<!-- $1 -->" '
+    /^```/ && inside { exit }
+    inside { print }
+    /^```/ && marked { inside = 1 }
+    $0 == mark { marked = 1 }
+  ' README.md
+}
+
+# --- Waiting and steps -----------------------------------------------------------------------------
+
+# wait_for SECONDS COMMAND...: tries until the command succeeds. Fails when the time is over.
+wait_for() {
+  local end=$((SECONDS + $1))
+  shift
+  until "$@" >/dev/null 2>&1; do
+    ((SECONDS < end)) || return 1
+    sleep 0.1
+  done
+}
+
+# within SECONDS COMMAND...: runs a command or a function and ends it, with all that it started,
+# when the time is over. Sets `status`: the command's, or 124 when it was ended. It never fails
+# itself, and must not be called where failures are being caught (`if`, `||`): a function's failed
+# commands would go unnoticed there.
+within() {
+  local end=$((SECONDS + $1)) pid
+  shift
+  status=0
+  # A process group of its own, so that what the command started ends with it.
+  set -m
+  (
+    trap - EXIT INT TERM HUP
+    "$@"
+  ) </dev/null &
+  pid=$!
+  set +m
+  while kill -0 "$pid" 2>/dev/null; do
+    if ((SECONDS >= end)); then
+      kill -9 -- "-$pid" 2>/dev/null || true
+      wait "$pid" 2>/dev/null || true
+      status=124
+      return
+    fi
+    sleep 0.05
+  done
+  wait "$pid" || status=$?
+}
+
+step_rows=()
+steps_passed=0
+steps_failed=0
+# Where the steps' logs go; set it to keep them.
+step_logs=''
+
+# step NAME SECONDS COMMAND...: one row of the closing table. A command tells facts for its row by
+# writing them to descriptor 3. What it printed is shown when it fails. Sets `status`, as `within`.
+step() {
+  local name=$1 seconds=$2 start took facts word colour log
+  shift 2
+  [[ -n $step_logs ]] || step_logs=$scratch
+  log=$step_logs/${name// /-}.log
+  printf '%s%s%s\n' "$bold" "$name" "$plain"
+  start=$(date +%s%N)
+  within "$seconds" "$@" >"$log" 2>&1 3>"$log.facts"
+  took=$((($(date +%s%N) - start) / 100000000))
+  facts=$(paste -sd ';' "$log.facts" | sed 's/;/; /g')
+  rm -f "$log.facts"
+  if ((status == 0)); then
+    word=ok colour=$green
+    steps_passed=$((steps_passed + 1))
+  else
+    word=FAILED colour=$red
+    steps_failed=$((steps_failed + 1))
+    ((status != 124)) || facts+="${facts:+; }ended after $seconds s"
+    tail -n 60 "$log" | sed 's/^/    /'
+  fi
+  step_rows+=("$(printf '  %s%-6s%s  %-40s %3d:%02d.%d  %s' "$colour" "$word" "$plain" "$name" \
+    $((took / 600)) $((took / 10 % 60)) $((took % 10)) "$facts")")
+  [[ -z $facts ]] || printf '    %s\n' "$facts"
+}
+
+# A step that what follows stands on: when it fails, the table comes at once.
+must() {
+  step "$@"
+  ((status == 0)) || {
+    finish_steps || true
+    exit 1
+  }
+}
+
+# The table and the verdict; the status is 0 when every step held.
+finish_steps() {
+  say ''
+  printf '%s\n' "${step_rows[@]}"
+  say ''
+  say "$steps_passed passed, $steps_failed failed"
+  ((steps_failed == 0))
+}
