@@ -39,6 +39,7 @@ final class Export: Sendable {
   func configure(key: String, value: String) {
     state.withLock { state in
       switch key {
+      case "verbose": state.arguments.append("--verbose")
       case "host", "machine", "device", "cpu", "spin", "memory":
         state.arguments.append("--\(key)=\(value)")
       case "lun":
