@@ -25,6 +25,9 @@ struct BenchCommand: AsyncParsableCommand {
   @Option(help: ArgumentHelp("How long to measure.", valueName: "seconds"))
   var time: Double = 5
 
+  @Option(help: ArgumentHelp("End after so many requests, if that is earlier.", valueName: "count"))
+  var requests: UInt64?
+
   @Flag(
     help: """
       Copy each request's bytes between private memory and DMA memory, as an application in an \
@@ -43,12 +46,13 @@ struct BenchCommand: AsyncParsableCommand {
     guard blockSize.bytes > 0, blockSize.bytes <= 2 << 20 else {
       throw ValidationError("--block-size must be 1 to 2M.")
     }
+    guard requests != 0 else { throw ValidationError("--requests must be 1 or more.") }
   }
 
   func run() async throws {
     let plan = BenchPlan(
       pattern: pattern, byteCount: Int(blockSize.bytes), depth: depth,
-      nanoseconds: UInt64(time * 1e9), bounces: bounce)
+      nanoseconds: UInt64(time * 1e9), requests: requests ?? .max, bounces: bounce)
     let lun = disk.lun
     let report = try await withDevice(StorageVSC.deviceClass, disk.driver) { device in
       let driver = BenchDriver(plan: plan, lun: lun)
@@ -106,6 +110,7 @@ struct BenchPlan: Sendable {
   var byteCount: Int
   var depth: Int
   var nanoseconds: UInt64
+  var requests: UInt64
   var bounces: Bool
 }
 

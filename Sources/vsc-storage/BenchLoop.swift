@@ -122,7 +122,7 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
       let slot = Int(truncatingIfNeeded: completion.tag)
       // Safe: a completion's tag is one of ours, below the depth.
       unsafe latencies.record(now &- begun[slot])
-      if now >= stop { continue }
+      if now >= stop || latencies.count &+ UInt64(queue.count) >= plan.requests { continue }
       guard var buffer = completion.buffer.take() else { continue }
       if unsafe bounces && isRead[slot] { copyOut(slot, &buffer) }
       if let failure = send(slot, buffer, now) { return finish(.failure(failure)) }
