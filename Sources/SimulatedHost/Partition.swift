@@ -124,7 +124,9 @@ final class Partition: @unchecked Sendable {
       self.memory = memory
       isolation = join.isolation
       // Only now are devices offered: the flags depend on who we are to the guest.
-      for (index, device) in host.devices { offer(device, index) }
+      for index in host.devices.keys.sorted() {
+        if let device = host.devices[index] { offer(device, index) }
+      }
       logger.info("guest joined", metadata: ["machine": "\(join.isolation)"])
       return .success
     } catch {
