@@ -1,6 +1,7 @@
 // swift-tools-version: 6.2
 // SPDX-License-Identifier: Apache-2.0
 
+import Foundation
 import PackageDescription
 
 let settings: [SwiftSetting] = [
@@ -15,17 +16,41 @@ let arguments = Target.Dependency.product(name: "ArgumentParser", package: "swif
 let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
 let system = Target.Dependency.product(name: "SystemPackage", package: "swift-system")
 
+// The nbdkit plugin needs nbdkit's header (Debian: nbdkit-plugin-dev). The libraries and the other
+// programs must build without it, and a package can't ask pkg-config for a single target.
+let hasNBDKit = ["/usr/include", "/usr/local/include"].contains {
+  FileManager.default.fileExists(atPath: $0 + "/nbdkit-plugin.h")
+}
+let pluginProducts: [Product] =
+  hasNBDKit
+  ? [.library(name: "VSCStorageNBD", type: .dynamic, targets: ["VSCStorageNBD"])] : []
+let pluginTargets: [Target] =
+  hasNBDKit
+  ? [
+    .target(
+      name: "CNBDKitPlugin", path: "CShims/CNBDKitPlugin",
+      cSettings: [.enableWarning("all"), .enableWarning("extra"), .treatAllWarnings(as: .error)]),
+    .target(
+      name: "VSCStorageNBD",
+      dependencies: [
+        "CNBDKitPlugin", "DriverProgram", "StorageProtocol", "StorageVSC", "VSC", arguments,
+      ],
+      swiftSettings: settings),
+  ] : []
+
 let package = Package(
   name: "swift-vmbus",
   products: [
     .library(name: "VMBus", targets: ["VMBus"]),
     .library(name: "VSC", targets: ["VSC"]),
+    .library(name: "StorageVSC", targets: ["StorageVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
-  ],
+    .executable(name: "vsc-storage", targets: ["vsc-storage"]),
+  ] + pluginProducts,
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
@@ -48,6 +73,9 @@ let package = Package(
 
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .target(
+      name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
       name: "SimulatedBus",
       dependencies: ["CLinux", "Platform", "SimulatedLink", "VMBus", "VSC", logging, system],
       swiftSettings: settings),
@@ -69,6 +97,13 @@ let package = Package(
     // The driver that README.md shows.
     .target(
       name: "EchoVSC", dependencies: ["VSC"], path: "Examples/EchoVSC", swiftSettings: settings),
+    .executableTarget(
+      name: "vsc-storage",
+      dependencies: [
+        "CLinux", "DriverProgram", "Platform", "SimulatedBus", "StorageVSC", "VSC", arguments,
+        system,
+      ],
+      swiftSettings: settings),
 
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
@@ -78,12 +113,20 @@ let package = Package(
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
+    .testTarget(name: "VSCTests", dependencies: ["VMBus", "VSC"], swiftSettings: settings),
+    .testTarget(
+      name: "StorageVSCTests",
+      dependencies: ["Platform", "StorageProtocol", "StorageVSC", "VMBus", "VSC"],
+      swiftSettings: settings),
     .testTarget(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
-      name: "SimulatedHostTests", dependencies: ["SimulatedHost", "StorageProtocol", "VMBus"],
+      name: "SimulatedHostTests",
+      dependencies: [
+        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system,
+      ],
       swiftSettings: settings),
-  ],
+  ] + pluginTargets,
   swiftLanguageModes: [.v6]
 )

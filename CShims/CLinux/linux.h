@@ -353,6 +353,13 @@ static inline uint64_t vmbus_now(void) {
   return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
 }
 
+/// The same clock at its last tick.
+static inline uint64_t vmbus_coarse_now(void) {
+  struct timespec time;
+  clock_gettime(CLOCK_MONOTONIC_COARSE, &time);
+  return (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+}
+
 /// Nanoseconds since 1970.
 static inline uint64_t vmbus_wall_clock(void) {
   struct timespec time;

@@ -6,7 +6,7 @@ public import SimulatedBus
 import VSC
 
 /// The arguments that every driver program has: where its device is, and how it is driven.
-public struct DriverOptions: ParsableArguments {
+public struct DriverOptions: ParsableArguments, Sendable {
   @Option(help: ArgumentHelp("The socket of a simulated host.", valueName: "path"))
   public var host: String?
 

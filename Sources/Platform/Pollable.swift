@@ -9,7 +9,8 @@ public protocol Pollable: ~Copyable, SendableMetatype {
   /// the others.
   ///
   /// - Returns: units of work done: 0 tells the worker that it may sleep soon; nil that this
-  ///   value is finished and is to be dropped.
+  ///   value is finished and is to be dropped. Whatever was taken from a ring is work, even if it
+  ///   was dropped: only after work does the worker arm again, and look once more, before it sleeps.
   mutating func poll(budget: Int) -> Int?
 
   /// Asks for an interrupt when work comes, then looks once more.

@@ -49,7 +49,13 @@ public final class Worker: TaskExecutor, Sendable {
   }
 
   public let configuration: Configuration
-  let mailbox = Mutex<[Mail]>([])
+  private struct Mailbox {
+    var mail: [Mail] = []
+    /// The thread has taken its last mail.
+    var isClosed = false
+  }
+
+  private let mailbox = Mutex(Mailbox())
   let hasMail = Atomic<Bool>(false)
   let wake: EventDescriptor
   let counters = WorkerCounters()
@@ -127,18 +133,38 @@ public final class Worker: TaskExecutor, Sendable {
   public var isCurrent: Bool { thread.withLock { $0.isCurrent } }
 
   func deliver(_ mail: Mail) {
-    mailbox.withLock { $0.append(mail) }
+    let isClosed = mailbox.withLock { box in
+      if !box.isClosed { box.mail.append(mail) }
+      return box.isClosed
+    }
+    if isClosed { return handleAfterEnd(mail) }
     // The mail, then the flag, then the wake-up: the worker clears the flag before it looks.
     if !hasMail.exchange(true, ordering: .sequentiallyConsistent) { wake.signal() }
   }
 
   /// What came since the last call.
-  func takeMail() -> [Mail] {
+  ///
+  /// - Parameter last: nothing is taken any more after this call.
+  func takeMail(last: Bool = false) -> [Mail] {
     hasMail.store(false, ordering: .sequentiallyConsistent)
     return mailbox.withLock { box in
-      let mail = box
-      box.removeAll(keepingCapacity: true)
+      let mail = box.mail
+      box.mail.removeAll(keepingCapacity: true)
+      box.isClosed = last
       return mail
+    }
+  }
+
+  /// Mail for a worker that has ended. Nobody may wait for ever: jobs and calls still run, on the
+  /// thread that brings them, and find no value; a value that comes is dropped.
+  func handleAfterEnd(_ mail: Mail) {
+    switch mail {
+    case .job(let job): unsafe job.runSynchronously(on: asUnownedTaskExecutor())
+    case .call(let body): body()
+    case .attach(let entry, let ended):
+      unsafe entry.type.destroy(entry.value)
+      ended?()
+    case .detach, .watch, .unwatch, .stop: break
     }
   }
 

@@ -109,8 +109,13 @@ struct WorkerLoop: ~Copyable {
   private mutating func armAll() -> Bool {
     var found = false
     for index in 0..<count where unsafe !entries[index].isArmed {
-      unsafe entries[index].isArmed = true
-      if unsafe entries[index].type.arm(entries[index].value) { found = true }
+      if unsafe entries[index].type.arm(entries[index].value) {
+        // Not armed, then: else a value whose work was none after all would not be asked again.
+        unsafe entries[index].type.disarm(entries[index].value)
+        found = true
+      } else {
+        unsafe entries[index].isArmed = true
+      }
     }
     return found
   }

@@ -51,7 +51,6 @@ enum WorkerThread: Sendable {
       for mail in worker.takeMail() { worker.handle(mail) }
       worker.runLoop()
     }
-    // What came in after the end is dropped, but nobody waits for ever: jobs and calls still run.
-    for mail in worker.takeMail() { worker.handle(mail) }
+    for mail in worker.takeMail(last: true) { worker.handleAfterEnd(mail) }
   }
 }

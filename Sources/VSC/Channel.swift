@@ -69,7 +69,7 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
 
   /// Sends a packet that gives the device the first `byteCount` bytes of a buffer for DMA. A
   /// completion is requested. The caller keeps the buffer, untouched, until it comes (law 3):
-  /// `Requests` does that.
+  /// `Requests` does that; then it calls the buffer's `takeBack`.
   @inlinable
   public mutating func send(
     _ payload: RawSpan, dma buffer: inout DMABuffer<External>, byteCount: Int,
@@ -79,7 +79,6 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
     else {
       throw .ring(.packetTooLarge(byteCount: byteCount, limit: buffer.byteCount))
     }
-    buffer.willBeWritten(byteCount)
     unsafe ranges.set(byteCount: byteCount, pages: buffer.pageNumbers)
     // Safe: the staging memory lives as long as this value. A span made from a local copy of its
     // address lets the producer, another part of this value, be changed meanwhile.
@@ -91,6 +90,7 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
     } catch {
       throw failure(error)
     }
+    buffer.lend(byteCount)
     counters.sent &+= 1
   }
 
@@ -139,6 +139,9 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
   @_lifetime(borrow self)
   public func ranges(of packet: Packet) -> RawSpan { buffer.ranges(of: packet) }
 
+  /// Bytes that one packet can give to the device, at most.
+  public static var maximumDMAByteCount: Int { RangeStaging.maximumByteCount }
+
   // MARK: - Publishing and sleeping
 
   /// Publishes what was sent and gives back the space of what was received.
@@ -168,7 +171,10 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
   }
 
   /// Polling goes on: no interrupts, please.
-  public mutating func disarm() { consumer.mask() }
+  public mutating func disarm() {
+    consumer.mask()
+    producer.stopWaitingForSpace()
+  }
 
   /// Bytes that one packet may take now, descriptor and trailer included.
   public mutating func freeByteCount() throws(ChannelError) -> Int {

@@ -55,6 +55,10 @@ public struct DMAPool<Memory: Visibility>: ~Copyable {
     unsafe DMAPoolCore.releaseIfUnused(core)
   }
 
+  /// Whether what was in a buffer is hidden before the buffer is used again: false where the host
+  /// sees all memory anyway.
+  public var isScrubbed: Bool { unsafe core.pointee.pages.isScrubbed }
+
   /// Buffers that can be taken now.
   @inlinable public var available: Int { unsafe core.pointee.freeCount }
 
@@ -75,6 +79,8 @@ struct DMAPoolCore: ~Copyable {
   @usableFromInline let free: UnsafeMutablePointer<UInt32>
   @usableFromInline var freeCount: Int
   let count: Int
+  /// Buffers that were dropped while the device had them: they never come back.
+  @usableFromInline var lostCount = 0
   var isOrphaned = false
 
   init(_ pages: DMAPages, bufferByteCount: Int) {
@@ -105,24 +111,30 @@ struct DMAPoolCore: ~Copyable {
 
   @usableFromInline
   static func releaseIfUnused(_ core: UnsafeMutablePointer<DMAPoolCore>) {
-    guard unsafe core.pointee.isOrphaned && core.pointee.freeCount == core.pointee.count else {
-      return
-    }
+    guard unsafe core.pointee.isLastOfOrphan else { return }
     unsafe core.deinitialize(count: 1)
     unsafe core.deallocate()
   }
 
-  @usableFromInline var isLastOfOrphan: Bool { isOrphaned && freeCount == count }
+  @usableFromInline var isLastOfOrphan: Bool {
+    isOrphaned && freeCount &+ lostCount == count
+  }
 }
 
 /// A buffer that a device may read and write, with one owner: while the device has it, nobody
 /// else does (law 3). It belongs to one worker.
+///
+/// Sending it marks it as lent. Until `takeBack` says that the device is done, dropping it does
+/// not free it: its memory then stays out of use until the device is closed.
 @safe
 public struct DMABuffer<Memory: Visibility>: ~Copyable {
   @usableFromInline let core: UnsafeMutablePointer<DMAPoolCore>
   @usableFromInline let index: UInt32
   /// Bytes from the start that may be other than zero.
   @usableFromInline var usedByteCount: Int
+  /// The device has it.
+  @usableFromInline var lent = false
+  @inlinable public var isLent: Bool { lent }
 
   @inlinable
   init(core: UnsafeMutablePointer<DMAPoolCore>, index: UInt32) {
@@ -134,6 +146,11 @@ public struct DMABuffer<Memory: Visibility>: ~Copyable {
   @inlinable
   deinit {
     // Safe: the core outlives its last buffer, and only this worker touches it.
+    guard !lent else {
+      unsafe core.pointee.lostCount &+= 1
+      if unsafe core.pointee.isLastOfOrphan { unsafe DMAPoolCore.releaseIfUnused(core) }
+      return
+    }
     if unsafe usedByteCount > 0 && core.pointee.pages.isScrubbed {
       _ = unsafe start.initializeMemory(as: UInt8.self, repeating: 0, count: usedByteCount)
     }
@@ -197,7 +214,14 @@ public struct DMABuffer<Memory: Visibility>: ~Copyable {
     }
   }
 
-  /// The device is going to write `count` bytes.
+  /// The device gets `count` bytes, to read or to write.
   @inlinable
-  mutating func willBeWritten(_ count: Int) { usedByteCount = max(usedByteCount, count) }
+  mutating func lend(_ count: Int) {
+    usedByteCount = max(usedByteCount, count)
+    lent = true
+  }
+
+  /// The device is done with the buffer: its completion has been seen.
+  @inlinable
+  public mutating func takeBack() { lent = false }
 }

@@ -97,16 +97,20 @@ public struct Requests<Payload: ~Copyable>: ~Copyable {
     return earliest
   }
 
-  /// Abandons each request whose deadline is over and calls `body` for it. The payload stays here.
+  /// Abandons requests whose deadline is over and calls `body` for each. The payload stays here.
+  ///
+  /// - Parameter limit: how many at most in this call.
   public mutating func expire<Failure: Error>(
-    now: UInt64, _ body: (inout Payload) throws(Failure) -> Void
+    now: UInt64, limit: Int = .max, _ body: (inout Payload) throws(Failure) -> Void
   ) throws(Failure) {
-    for index in 0..<capacity {
+    var left = limit
+    for index in 0..<capacity where left > 0 && !isEmpty {
       guard unsafe slots[index].isUnderWay && !slots[index].isAbandoned,
         unsafe slots[index].deadline <= now, var payload = unsafe slots[index].payload.take()
       else { continue }
       unsafe slots[index].isAbandoned = true
       abandonedCount &+= 1
+      left &-= 1
       do throws(Failure) {
         try body(&payload)
       } catch {

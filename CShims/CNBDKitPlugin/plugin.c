@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Registers the plugin with nbdkit. The callbacks themselves are Swift functions: see
+// Sources/VSCStorageNBD.
+#define NBDKIT_API_VERSION 2
+#define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
+
+#include <stdint.h>
+
+#include <nbdkit-plugin.h>
+
+#include "nbdkit_report.h"
+
+int vsc_nbd_config(const char *key, const char *value);
+int vsc_nbd_config_complete(void);
+int vsc_nbd_start(void);
+void vsc_nbd_stop(void);
+int64_t vsc_nbd_size(void);
+int vsc_nbd_can_write(void);
+int vsc_nbd_has_fua(void);
+int vsc_nbd_read(void *bytes, uint32_t count, uint64_t offset);
+int vsc_nbd_write(const void *bytes, uint32_t count, uint64_t offset, int forced);
+int vsc_nbd_flush(void);
+
+void vsc_nbd_report(int error, const char *message) {
+  nbdkit_error("%s", message);
+  nbdkit_set_error(error);
+}
+
+// There is one disk, whoever connects.
+static void *plugin_open(int readonly) {
+  (void)readonly;
+  return NBDKIT_HANDLE_NOT_NEEDED;
+}
+
+static int64_t plugin_get_size(void *handle) {
+  (void)handle;
+  return vsc_nbd_size();
+}
+
+static int plugin_block_size(
+    void *handle, uint32_t *minimum, uint32_t *preferred, uint32_t *maximum) {
+  (void)handle;
+  *minimum = 1;
+  *preferred = 4096;
+  *maximum = 32u << 20;
+  return 0;
+}
+
+static int plugin_can_write(void *handle) {
+  (void)handle;
+  return vsc_nbd_can_write();
+}
+
+static int plugin_yes(void *handle) {
+  (void)handle;
+  return 1;
+}
+
+static int plugin_can_fua(void *handle) {
+  (void)handle;
+  return vsc_nbd_has_fua() ? NBDKIT_FUA_NATIVE : NBDKIT_FUA_EMULATE;
+}
+
+static int plugin_pread(
+    void *handle, void *bytes, uint32_t count, uint64_t offset, uint32_t flags) {
+  (void)handle;
+  (void)flags;
+  return vsc_nbd_read(bytes, count, offset);
+}
+
+static int plugin_pwrite(
+    void *handle, const void *bytes, uint32_t count, uint64_t offset, uint32_t flags) {
+  (void)handle;
+  return vsc_nbd_write(bytes, count, offset, (flags & NBDKIT_FLAG_FUA) != 0);
+}
+
+static int plugin_flush(void *handle, uint32_t flags) {
+  (void)handle;
+  (void)flags;
+  return vsc_nbd_flush();
+}
+
+static struct nbdkit_plugin plugin = {
+    .name = "vsc-storage",
+    .longname = "a disk of a Hyper-V host over VMBus",
+    .description = "Serves a disk that a storage VSP offers, through the Swift storage VSC.",
+    .config = vsc_nbd_config,
+    .config_complete = vsc_nbd_config_complete,
+    .config_help =
+        "host=PATH       (required) The socket of a simulated host.\n"
+        "machine=KIND    plain, isolated or confidential.\n"
+        "device=DEVICE   Instance GUID, relid, or place among the disks.\n"
+        "lun=NUMBER      The disk on its controller.\n"
+        "cpu=LIST        Processors for the polling worker.\n"
+        "spin=ROUNDS     Rounds without work before it sleeps.\n"
+        "memory=MIB      Memory for devices.",
+    // After the fork, since threads do not live through it.
+    .after_fork = vsc_nbd_start,
+    .cleanup = vsc_nbd_stop,
+    .open = plugin_open,
+    .get_size = plugin_get_size,
+    .block_size = plugin_block_size,
+    .can_write = plugin_can_write,
+    .can_flush = plugin_yes,
+    .can_fua = plugin_can_fua,
+    // A flush on one connection covers the writes of all: they go to one disk.
+    .can_multi_conn = plugin_yes,
+    .pread = plugin_pread,
+    .pwrite = plugin_pwrite,
+    .flush = plugin_flush,
+};
+
+NBDKIT_REGISTER_PLUGIN(plugin)

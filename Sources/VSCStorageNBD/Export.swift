@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import Dispatch
+import DriverProgram
+import Glibc
+import StorageProtocol
+import StorageVSC
+import Synchronization
+import VSC
+
+/// The one disk that this plugin serves.
+let export = Export()
+
+final class Export: Sendable {
+  private struct State {
+    /// The configuration in the form of a driver program's arguments.
+    var arguments: [String] = []
+    var lun: UInt8 = 0
+    var error: ProgramFailure?
+    var found: FoundDevice?
+  }
+
+  private let state = Mutex(State())
+  // Set once, before nbdkit serves anybody.
+  private let opened = Mutex<BlockDevice?>(nil)
+
+  var disk: BlockDevice? { opened.withLock { $0 } }
+
+  var openDisk: BlockDevice {
+    get throws {
+      guard let disk else { throw StorageError.channel(.ended(.closed)) }
+      return disk
+    }
+  }
+
+  // MARK: - Configuration
+
+  func configure(key: String, value: String) {
+    state.withLock { state in
+      switch key {
+      case "host", "machine", "device", "cpu", "spin", "memory":
+        state.arguments.append("--\(key)=\(value)")
+      case "lun":
+        if let lun = UInt8(value) {
+          state.lun = lun
+        } else {
+          state.error = ProgramFailure(.usage, "lun=\(value): 0 to 255 is meant")
+        }
+      default:
+        state.error = ProgramFailure(.usage, "'\(key)' is not known: see nbdkit --help PLUGIN")
+      }
+    }
+  }
+
+  func checkConfiguration() throws {
+    if let error = state.withLock({ $0.error }) { throw error }
+    guard try options().host != nil else {
+      throw ProgramFailure(.usage, "host=PATH is missing")
+    }
+  }
+
+  private func options() throws -> DriverOptions {
+    let arguments = state.withLock { $0.arguments }
+    do {
+      return try DriverOptions.parse(arguments)
+    } catch {
+      throw ProgramFailure(.usage, DriverOptions.message(for: error))
+    }
+  }
+
+  // MARK: - Opening and closing
+
+  func open() throws {
+    let options = try options()
+    let lun = state.withLock { $0.lun }
+    try waiting { [self] in
+      let found = try await openDevice(StorageVSC.deviceClass, options)
+      do {
+        let disk = try await StorageVSC.open(found.device, .init(lun: lun))
+        state.withLock { $0.found = found }
+        opened.withLock { $0 = disk }
+      } catch {
+        await found.close()
+        throw error
+      }
+    }
+  }
+
+  func close() {
+    let found = state.withLock { state in
+      defer { state.found = nil }
+      return state.found
+    }
+    guard let found else { return }
+    try? waiting { await found.close() }
+  }
+
+  /// Runs a task to its end: nbdkit's threads know nothing of tasks.
+  private func waiting(_ body: @escaping @Sendable () async throws -> Void) throws {
+    let done = DispatchSemaphore(value: 0)
+    let outcome = Outcome()
+    Task {
+      do { try await body() } catch { outcome.error.withLock { $0 = error } }
+      done.signal()
+    }
+    done.wait()
+    if let error = outcome.error.withLock({ $0 }) { throw error }
+  }
+}
+
+private final class Outcome: Sendable {
+  let error = Mutex<(any Error)?>(nil)
+}
+
+/// What an NBD client is told. The protocol knows few: nbdkit makes EIO of all others.
+func errorNumber(_ error: any Error) -> CInt {
+  switch error {
+  case let error as StorageError:
+    switch error {
+    case .outOfRange: ENOSPC
+    case .badLength: EINVAL
+    case .readOnly: EROFS
+    case .failed(_, _, let sense?) where sense.key == .dataProtect: EROFS
+    case .channel: ESHUTDOWN
+    default: EIO
+    }
+  case is StorageOpenError: ENODEV
+  case let failure as ProgramFailure: failure.code == .usage ? EINVAL : ENODEV
+  default: EIO
+  }
+}

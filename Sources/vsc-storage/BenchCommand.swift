@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import DriverProgram
+import StorageVSC
+import VSC
+
+struct BenchCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "bench",
+    abstract: "Measures the disk: requests per second, bandwidth, latency.",
+    discussion: "The patterns that write overwrite the disk with zeros.")
+
+  @OptionGroup var disk: DiskOptions
+
+  @Option(help: "read, write, randread, randwrite or mixed (random, 70 % reads).")
+  var pattern: BenchPattern = .randread
+
+  @Option(help: ArgumentHelp("Bytes of each request, such as 4K.", valueName: "bytes"))
+  var blockSize = ByteCount(bytes: 4096)
+
+  @Option(help: ArgumentHelp("Requests under way.", valueName: "count"))
+  var depth: Int = 32
+
+  @Option(help: ArgumentHelp("How long to measure.", valueName: "seconds"))
+  var time: Double = 5
+
+  @Flag(
+    help: """
+      Copy each request's bytes between private memory and DMA memory, as an application in an \
+      isolated machine must. By default only where that is so.
+      """)
+  var bounce = false
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func validate() throws {
+    guard 1...4096 ~= depth else { throw ValidationError("--depth must be 1 to 4096.") }
+    guard time > 0, time <= 86400 else {
+      throw ValidationError("--time must be more than 0 and at most 86400 seconds.")
+    }
+    guard blockSize.bytes > 0, blockSize.bytes <= 2 << 20 else {
+      throw ValidationError("--block-size must be 1 to 2M.")
+    }
+  }
+
+  func run() async throws {
+    let plan = BenchPlan(
+      pattern: pattern, byteCount: Int(blockSize.bytes), depth: depth,
+      nanoseconds: UInt64(time * 1e9), bounces: bounce)
+    let lun = disk.lun
+    let report = try await withDevice(StorageVSC.deviceClass, disk.driver) { device in
+      let driver = BenchDriver(plan: plan, lun: lun)
+      do {
+        try await driver.start(device)
+      } catch let error as TransportError {
+        throw ProgramFailure(.unavailable, "\(error)")
+      }
+      return try await follow(driver)
+    }
+    print(json ? try jsonText(report) : report.text)
+  }
+
+  private func follow(_ driver: BenchDriver) async throws -> BenchReport {
+    let display = Task {
+      var progress = Progress()
+      var before: UInt64 = 0
+      while !Task.isCancelled {
+        do { try await Task.sleep(for: .seconds(1)) } catch { break }
+        let now = driver.progress.completed
+        let rate = now - before
+        before = now
+        progress.show { "\(Int($0)) s: \(rate) requests per second" }
+      }
+      progress.clear()
+    }
+    let outcome = await driver.outcome()
+    display.cancel()
+    await display.value
+    switch outcome {
+    case .success(let report): return report
+    case .failure(.plan(let text)): throw ProgramFailure(.usage, text)
+    case .failure(.storage(let error)): throw ProgramFailure(storage: error)
+    }
+  }
+}
+
+enum BenchPattern: String, ExpressibleByArgument, CaseIterable, Sendable {
+  case read, write, randread, randwrite, mixed
+
+  var isRandom: Bool { self != .read && self != .write }
+  var writes: Bool { self != .read && self != .randread }
+  /// Of 100 requests, so many read.
+  var readShare: UInt64 {
+    switch self {
+    case .read, .randread: 100
+    case .write, .randwrite: 0
+    case .mixed: 70
+    }
+  }
+}
+
+struct BenchPlan: Sendable {
+  var pattern: BenchPattern
+  var byteCount: Int
+  var depth: Int
+  var nanoseconds: UInt64
+  var bounces: Bool
+}
+
+enum BenchFailure: Error {
+  /// The plan does not fit the disk.
+  case plan(String)
+  case storage(StorageError)
+}
+
+/// What `bench` prints.
+struct BenchReport: Encodable, Sendable {
+  struct Latency: Encodable, Sendable {
+    var minimum, mean, p50, p90, p99, p999, maximum: Double
+  }
+
+  var pattern: String
+  var blockSize: Int
+  var depth: Int
+  var seconds: Double
+  var requests: UInt64
+  var requestsPerSecond: Double
+  var bytesPerSecond: Double
+  /// Microseconds.
+  var latency: Latency
+  /// direct or bounced.
+  var data: String
+  var dataMemory: String
+  /// Nanoseconds that one copy of a block takes, and its share of the time per request: spent if
+  /// bounced, saved if direct.
+  var copyNanoseconds: Double
+  var copyShare: Double
+  /// Signals to the host.
+  var doorbells: UInt64
+
+  var text: String {
+    func time(_ microseconds: Double) -> String { "\(decimal(microseconds, 1)) µs" }
+    return table([
+      [
+        "pattern", "\(pattern), \(blockSize) bytes, depth \(depth), \(data) (\(dataMemory) memory)",
+      ],
+      ["time", "\(decimal(seconds, 2)) s"],
+      ["requests", "\(requests), \(decimal(requestsPerSecond, 0)) per second"],
+      ["bandwidth", "\(humanBytes(bytesPerSecond))/s"],
+      [
+        "latency",
+        "min \(time(latency.minimum)), mean \(time(latency.mean)), max \(time(latency.maximum))",
+      ],
+      [
+        "percentiles",
+        "50: \(time(latency.p50)), 90: \(time(latency.p90)), 99: \(time(latency.p99)), "
+          + "99.9: \(time(latency.p999))",
+      ],
+      [
+        "memcpy",
+        "\(decimal(copyNanoseconds, 0)) ns per block, "
+          + "\(decimal(copyShare * 100, 1)) % of the time per request"
+          + (data == "bounced" ? "" : " (not spent)"),
+      ],
+      ["doorbells", "\(doorbells)"],
+    ])
+  }
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import StorageVSC
+import Synchronization
+import VSC
+
+/// The measurement as a driver of its own, on the burst face.
+struct BenchDriver: VSC {
+  static var deviceClass: DeviceClass { StorageVSC.deviceClass }
+
+  let plan: BenchPlan
+  let lun: UInt8
+  let progress = BenchProgress()
+  private let outcomes: AsyncStream<Result<BenchReport, BenchFailure>>
+  private let sink: AsyncStream<Result<BenchReport, BenchFailure>>.Continuation
+
+  init(plan: BenchPlan, lun: UInt8) {
+    self.plan = plan
+    self.lun = lun
+    (outcomes, sink) = AsyncStream<Result<BenchReport, BenchFailure>>.makeStream()
+  }
+
+  var channelParameters: ChannelParameters {
+    // Room for all of them, with a page number for each page.
+    let packet = 128 + 8 * (plan.byteCount / 4096 + 1)
+    return ChannelParameters(
+      ringByteCount: max(128 * 1024, (plan.depth * packet * 2 + 4095) & ~4095))
+  }
+
+  func start<Ring: Visibility, External: Visibility>(
+    _ channel: consuming sending Channel<Ring, External>, of device: Device, on worker: Worker
+  ) async throws {
+    var pool: DMAPool<External> = try device.makePool(
+      count: plan.depth + 1, byteCount: plan.byteCount)
+    guard let answer = pool.take() else {
+      throw TransportError.outOfMemory(External.memory, byteCount: plan.byteCount)
+    }
+    let queue = StorageQueue(
+      channel, StorageQueue<Ring, External>.Configuration(lun: lun, depth: plan.depth),
+      answer: answer)
+    let sink = sink
+    _ = worker.attach(BenchLoop(queue, pool, plan, progress, sink)) {
+      sink.yield(.failure(.storage(.channel(.ended(.closed)))))
+      sink.finish()
+    }
+  }
+
+  /// The first outcome.
+  func outcome() async -> Result<BenchReport, BenchFailure> {
+    for await outcome in outcomes { return outcome }
+    return .failure(.storage(.cancelled))
+  }
+}
+
+/// How far the loop is, for the display.
+final class BenchProgress: Sendable {
+  private let count = Atomic<UInt64>(0)
+
+  var completed: UInt64 { count.load(ordering: .relaxed) }
+  func publish(_ completed: UInt64) { count.store(completed, ordering: .relaxed) }
+}
+
+/// Keeps `depth` requests under way until the time is over.
+@safe
+struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
+  private var queue: StorageQueue<Ring, External>
+  private var pool: DMAPool<External>
+  private let plan: BenchPlan
+  private let progress: BenchProgress
+  private let sink: AsyncStream<Result<BenchReport, BenchFailure>>.Continuation
+  private let bounces: Bool
+  private var latencies = Latencies()
+  /// For each tag: when its request began, and whether it reads.
+  private let begun: UnsafeMutablePointer<UInt64>
+  private let isRead: UnsafeMutablePointer<Bool>
+  /// The application's own memory, for a bounced measurement.
+  private let application: UnsafeMutableRawBufferPointer
+  private var isRunning = false
+  private var start: UInt64 = 0
+  private var stop: UInt64 = .max
+  private var slots: UInt64 = 0
+  private var blocksPerRequest = 1
+  private var next: UInt64 = 0
+  private var random: UInt64 = 0x9E37_79B9_7F4A_7C15
+
+  init(
+    _ queue: consuming StorageQueue<Ring, External>, _ pool: consuming DMAPool<External>,
+    _ plan: BenchPlan, _ progress: BenchProgress,
+    _ sink: AsyncStream<Result<BenchReport, BenchFailure>>.Continuation
+  ) {
+    bounces = plan.bounces || (pool.isScrubbed && External.memory == .hostVisible)
+    self.queue = queue
+    self.pool = pool
+    self.plan = plan
+    self.progress = progress
+    self.sink = sink
+    unsafe begun = .allocate(capacity: plan.depth)
+    unsafe begun.initialize(repeating: 0, count: plan.depth)
+    unsafe isRead = .allocate(capacity: plan.depth)
+    unsafe isRead.initialize(repeating: true, count: plan.depth)
+    unsafe application = .allocate(byteCount: plan.byteCount * plan.depth, alignment: 4096)
+    unsafe application.initializeMemory(as: UInt8.self, repeating: 0)
+  }
+
+  deinit {
+    unsafe begun.deallocate()
+    unsafe isRead.deallocate()
+    unsafe application.deallocate()
+  }
+
+  mutating func poll(budget: Int) -> Int? {
+    let before = queue.received
+    var work = 0
+    while work < budget, var completion = queue.next() {
+      work &+= 1
+      if case .failure(let error) = completion.result { return finish(.failure(.storage(error))) }
+      let now = MonotonicClock.now()
+      let slot = Int(truncatingIfNeeded: completion.tag)
+      // Safe: a completion's tag is one of ours, below the depth.
+      unsafe latencies.record(now &- begun[slot])
+      if now >= stop { continue }
+      guard var buffer = completion.buffer.take() else { continue }
+      if unsafe bounces && isRead[slot] { copyOut(slot, &buffer) }
+      if let failure = send(slot, buffer, now) { return finish(.failure(failure)) }
+    }
+    if let error = queue.failure { return finish(.failure(.storage(error))) }
+    if !isRunning, let disk = queue.disk, let failure = begin(disk) {
+      return finish(.failure(failure))
+    }
+    queue.publish()
+    progress.publish(latencies.count)
+    if isRunning, queue.count == 0 { return finish(.success(report())) }
+    return max(work, Int(truncatingIfNeeded: queue.received &- before))
+  }
+
+  mutating func arm() -> Bool { queue.arm() }
+  mutating func disarm() { queue.disarm() }
+  var nextDeadline: UInt64 { queue.nextDeadline }
+
+  mutating func expire(now: UInt64) {
+    if let late = queue.nextExpired(now: now) {
+      if case .failure(let error) = late.result { _ = finish(.failure(.storage(error))) }
+    }
+  }
+
+  private func finish(_ outcome: Result<BenchReport, BenchFailure>) -> Int? {
+    sink.yield(outcome)
+    sink.finish()
+    return nil
+  }
+
+  // MARK: - Requests
+
+  private mutating func begin(_ disk: DiskInformation) -> BenchFailure? {
+    let geometry = disk.geometry
+    guard plan.byteCount % geometry.blockByteCount == 0 else {
+      return .plan(
+        "--block-size \(plan.byteCount) is no multiple of the disk's block, "
+          + "\(geometry.blockByteCount) bytes")
+    }
+    guard plan.byteCount <= geometry.maximumTransferByteCount else {
+      return .plan(
+        "--block-size \(plan.byteCount) is more than the host moves at once, "
+          + "\(geometry.maximumTransferByteCount) bytes")
+    }
+    if plan.pattern.writes, disk.isReadOnly { return .storage(.readOnly) }
+    blocksPerRequest = plan.byteCount / geometry.blockByteCount
+    slots = geometry.blockCount / UInt64(blocksPerRequest)
+    guard slots > 0 else {
+      return .plan("--block-size \(plan.byteCount) is more than the disk has")
+    }
+    isRunning = true
+    start = MonotonicClock.now()
+    stop = start &+ plan.nanoseconds
+    for slot in 0..<plan.depth {
+      guard let buffer = pool.take() else { break }
+      if let failure = send(slot, buffer, MonotonicClock.now()) { return failure }
+    }
+    return nil
+  }
+
+  private mutating func send(
+    _ slot: Int, _ buffer: consuming DMABuffer<External>, _ now: UInt64
+  ) -> BenchFailure? {
+    random ^= random << 13
+    random ^= random >> 7
+    random ^= random << 17
+    let reads = random >> 32 % 100 < plan.pattern.readShare
+    var place = next
+    if plan.pattern.isRandom {
+      // The high half of the product: even over all slots, without a division.
+      place = slots.multipliedFullWidth(by: random).high
+    } else {
+      next = next &+ 1 == slots ? 0 : next &+ 1
+    }
+    unsafe begun[slot] = now
+    unsafe isRead[slot] = reads
+    let block = place &* UInt64(blocksPerRequest)
+    do throws(StorageError) {
+      if reads {
+        var given = Optional.some(buffer)
+        try queue.read(
+          at: block, blockCount: blocksPerRequest, into: &given, tag: UInt64(slot))
+      } else {
+        if bounces { copyIn(slot, &buffer) }
+        var given = Optional.some(buffer)
+        try queue.write(
+          at: block, blockCount: blocksPerRequest, from: &given, tag: UInt64(slot))
+      }
+      return nil
+    } catch {
+      return .storage(error)
+    }
+  }
+
+  private func copyIn(_ slot: Int, _ buffer: inout DMABuffer<External>) {
+    buffer.copyIn(
+      unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(memory(of: slot))))
+  }
+
+  private func copyOut(_ slot: Int, _ buffer: inout DMABuffer<External>) {
+    var target = unsafe MutableRawSpan(_unsafeBytes: memory(of: slot))
+    buffer.copyOut(into: &target)
+  }
+
+  private func memory(of slot: Int) -> UnsafeMutableRawBufferPointer {
+    let start = slot * plan.byteCount
+    return unsafe UnsafeMutableRawBufferPointer(
+      rebasing: application[start..<start + plan.byteCount])
+  }
+
+  // MARK: - The report
+
+  private mutating func report() -> BenchReport {
+    let seconds = Double(MonotonicClock.now() &- start) / 1e9
+    let rate = Double(latencies.count) / seconds
+    let copy = copyNanoseconds()
+    func microseconds(_ nanoseconds: Double) -> Double { nanoseconds / 1000 }
+    return BenchReport(
+      pattern: plan.pattern.rawValue, blockSize: plan.byteCount, depth: plan.depth,
+      seconds: seconds, requests: latencies.count, requestsPerSecond: rate,
+      bytesPerSecond: rate * Double(plan.byteCount),
+      latency: BenchReport.Latency(
+        minimum: microseconds(Double(latencies.minimum)), mean: microseconds(latencies.mean),
+        p50: microseconds(latencies.percentile(0.5)),
+        p90: microseconds(latencies.percentile(0.9)),
+        p99: microseconds(latencies.percentile(0.99)),
+        p999: microseconds(latencies.percentile(0.999)),
+        maximum: microseconds(Double(latencies.maximum))),
+      data: bounces ? "bounced" : "direct", dataMemory: "\(External.memory)",
+      copyNanoseconds: copy, copyShare: copy * rate / 1e9, doorbells: queue.counters.doorbells)
+  }
+
+  /// One copy of a block between the application's memory and DMA memory, over all of both, as
+  /// the requests do it.
+  private mutating func copyNanoseconds() -> Double {
+    guard var buffer = pool.take() else { return 0 }
+    let rounds = max(1000, min(200_000, (256 << 20) / plan.byteCount))
+    let start = MonotonicClock.now()
+    for round in 0..<rounds { copyOut(round % plan.depth, &buffer) }
+    return Double(MonotonicClock.now() &- start) / Double(rounds)
+  }
+}

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import CLinux
+import DriverProgram
+import Platform
+import SimulatedBus
+import StorageVSC
+import SystemPackage
+
+struct ExportCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "export",
+    abstract: "Serves the disk as NBD, through nbdkit.",
+    discussion: """
+      Use the disk with nbdcopy, qemu-img, fio or nbd-client, as nbd+unix:///?socket=PATH or
+      nbd://localhost:PORT. It is served until SIGINT or SIGTERM.
+      """)
+
+  @OptionGroup var disk: DiskOptions
+
+  @Option(help: ArgumentHelp("The Unix socket to serve on.", valueName: "path"))
+  var socket: String?
+
+  @Option(help: ArgumentHelp("The TCP port to serve on, on this machine only.", valueName: "port"))
+  var port: UInt16?
+
+  @Flag(help: "Refuse writes.")
+  var readOnly = false
+
+  @Option(
+    help: ArgumentHelp("Requests that each connection may have under way.", valueName: "count"))
+  var threads: Int = 16
+
+  @Option(
+    help: ArgumentHelp("The plugin; by default it lies beside this program.", valueName: "file"))
+  var plugin: String?
+
+  func validate() throws {
+    guard (socket == nil) != (port == nil) else {
+      throw ValidationError("Say either --socket PATH or --port PORT.")
+    }
+    guard port != 0 else { throw ValidationError("--port must be 1 to 65535.") }
+    guard 1...1024 ~= threads else { throw ValidationError("--threads must be 1 to 1024.") }
+  }
+
+  func run() async throws {
+    guard disk.driver.host != nil else {
+      throw ProgramFailure(.usage, "say where the device is: --host PATH of a simulated host")
+    }
+    let plugin = plugin ?? siblingProgram("libVSCStorageNBD.so")
+    guard unsafe access(plugin, R_OK) == 0 else {
+      throw ProgramFailure(
+        .unavailable,
+        "\(plugin) is missing: install nbdkit-plugin-dev, then swift build --product VSCStorageNBD")
+    }
+    // What the disk is, and whether it is there at all: one clear line instead of nbdkit's.
+    try await withDisk(disk) { _ in }
+    try Termination.handle()
+    let child = try start(plugin)
+    let signals = Task {
+      if (try? await Termination.next()) != nil, !Task.isCancelled { vmbus_terminate(child) }
+    }
+    let waiter = try Worker(.init(name: "nbdkit", spinRounds: 0))
+    let code = await withCheckedContinuation { continuation in
+      waiter.post { continuation.resume(returning: vmbus_wait_for_child(child)) }
+    }
+    waiter.stop()
+    signals.cancel()
+    if let socket { unsafe _ = unlink(socket) }
+    guard code == 0 else { throw ProgramFailure(.unavailable, "nbdkit ended with code \(code)") }
+  }
+
+  private func start(_ plugin: String) throws -> Int32 {
+    var command = ["nbdkit", "--foreground", "--exit-with-parent", "--threads", "\(threads)"]
+    if readOnly { command.append("--readonly") }
+    if disk.driver.verbose { command.append("--verbose") }
+    if let socket {
+      try checkSocket(socket)
+      command += ["--unix", socket]
+    } else if let port {
+      command += ["--ipaddr", "localhost", "--port", "\(port)"]
+    }
+    command.append(plugin)
+    command += pluginArguments
+    var arguments = unsafe command.map { unsafe strdup($0) }
+    unsafe arguments.append(nil)
+    defer { unsafe arguments.forEach { unsafe free($0) } }
+    let child = unsafe vmbus_spawn(&arguments)
+    guard child != -ENOENT else {
+      throw ProgramFailure(.unavailable, "nbdkit is missing: install the package nbdkit")
+    }
+    guard child > 0 else { throw ProgramFailure(.system, "nbdkit: \(Errno(rawValue: -child))") }
+    return child
+  }
+
+  private var pluginArguments: [String] {
+    var arguments = ["machine=\(disk.driver.machine.rawValue)", "lun=\(disk.lun)"]
+    if let host = disk.driver.host { arguments.append("host=\(host)") }
+    if let device = disk.driver.device { arguments.append("device=\(device)") }
+    if let cpu = disk.driver.cpu {
+      arguments.append("cpu=" + cpu.numbers.map(String.init).joined(separator: ","))
+    }
+    arguments += ["spin=\(disk.driver.spin)", "memory=\(disk.driver.memory)"]
+    if readOnly { arguments.append("read-only=true") }
+    return arguments
+  }
+
+  /// nbdkit refuses a socket that is there. One that a killed server left is taken away, a living
+  /// one and any other file are not.
+  private func checkSocket(_ path: String) throws {
+    switch unsafe vmbus_clear_stale_socket(path) {
+    case 0: return
+    case -EADDRINUSE: throw ProgramFailure(.unavailable, "\(path): another program listens there")
+    case -EEXIST: throw ProgramFailure(.cannotCreate, "\(path): exists and is no socket")
+    case let error: throw ProgramFailure(.cannotCreate, "\(path): \(Errno(rawValue: -error))")
+    }
+  }
+}

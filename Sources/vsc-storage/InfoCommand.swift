@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import DriverProgram
+import StorageVSC
+import VSC
+
+struct InfoCommand: AsyncParsableCommand {
+  static let configuration = CommandConfiguration(
+    commandName: "info", abstract: "Tells what the disk is and how its memory is seen.")
+
+  @OptionGroup var disk: DiskOptions
+
+  @Flag(help: "Print JSON.")
+  var json = false
+
+  func run() async throws {
+    let lun = disk.lun
+    let report = try await withDisk(disk) { DiskReport($0.information, lun: lun) }
+    print(json ? try jsonText(report) : report.text)
+  }
+}
+
+/// What `info` prints.
+struct DiskReport: Encodable, Sendable {
+  var vendor: String
+  var product: String
+  var revision: String
+  var serial: String
+  var byteCount: UInt64
+  var blockSize: Int
+  var blockCount: UInt64
+  var isReadOnly: Bool
+  var supportsForcedWrites: Bool
+  var maximumTransfer: Int
+  var storageProtocol: String
+  var device: String
+  var relid: UInt32
+  var lun: UInt8
+  var transport: String
+  var ringMemory: String
+  var dataMemory: String
+  var data: String
+
+  init(_ information: BlockDevice.Information, lun: UInt8) {
+    let disk = information.disk
+    vendor = disk.vendor
+    product = disk.product
+    revision = disk.revision
+    serial = disk.serial
+    byteCount = disk.geometry.byteCount
+    blockSize = disk.geometry.blockByteCount
+    blockCount = disk.geometry.blockCount
+    isReadOnly = disk.isReadOnly
+    supportsForcedWrites = disk.supportsForcedWrites
+    maximumTransfer = disk.geometry.maximumTransferByteCount
+    storageProtocol = "\(disk.version)"
+    device = "\(information.identity.instance)"
+    relid = information.identity.channel.rawValue
+    self.lun = lun
+    transport = information.identity.transport
+    // In a machine that is not isolated nothing is hidden, so nothing is "visible" either.
+    let isPlain = information.dataMemory == .hostVisible && !information.isBounced
+    ringMemory =
+      isPlain && information.ringMemory == .hostVisible
+      ? "plain" : "\(information.ringMemory)"
+    dataMemory = isPlain ? "plain" : "\(information.dataMemory)"
+    data = information.isBounced ? "bounced" : "direct"
+  }
+
+  var text: String {
+    table([
+      ["disk", [vendor, product, revision].filter { !$0.isEmpty }.joined(separator: " ")],
+      ["serial", serial.isEmpty ? "-" : serial],
+      ["size", "\(byteCount) bytes (\(humanBytes(Double(byteCount))))"],
+      ["blocks", "\(blockCount) of \(blockSize) bytes"],
+      ["access", isReadOnly ? "read-only" : "read and write"],
+      ["forced writes", supportsForcedWrites ? "yes" : "no"],
+      ["maximum transfer", "\(maximumTransfer) bytes"],
+      ["storage protocol", storageProtocol],
+      ["device", "\(device), relid \(relid), LUN \(lun), \(transport)"],
+      ["ring memory", ringMemory],
+      ["data memory", "\(dataMemory), \(data)"],
+    ])
+  }
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+/// Counts durations in buckets whose width is at most 1/64 of their value, in memory of its own:
+/// recording allocates nothing.
+@safe
+struct Latencies: ~Copyable {
+  private static let subBuckets = 64
+  private static let bucketCount = 64 * (64 - 5)
+
+  private let buckets: UnsafeMutablePointer<UInt64>
+  private(set) var count: UInt64 = 0
+  private var sum: UInt64 = 0
+  private(set) var minimum = UInt64.max
+  private(set) var maximum: UInt64 = 0
+
+  init() {
+    unsafe buckets = .allocate(capacity: Self.bucketCount)
+    unsafe buckets.initialize(repeating: 0, count: Self.bucketCount)
+  }
+
+  deinit { unsafe buckets.deallocate() }
+
+  /// Below 128 each value has its bucket; above, the highest seven bits choose it.
+  static func bucket(_ value: UInt64) -> Int {
+    let shift = max(57 - value.leadingZeroBitCount, 0)
+    return shift &* subBuckets &+ Int(truncatingIfNeeded: value >> UInt64(shift))
+  }
+
+  /// The middle of a bucket.
+  static func value(_ bucket: Int) -> UInt64 {
+    guard bucket >= 2 * subBuckets else { return UInt64(bucket) }
+    let shift = UInt64(bucket / subBuckets - 1)
+    let lowest = UInt64(bucket % subBuckets + subBuckets) << shift
+    return lowest + (1 << shift) / 2
+  }
+
+  mutating func record(_ nanoseconds: UInt64) {
+    // Safe: a shift of at most 57 and seven bits stay below the capacity.
+    unsafe buckets[Self.bucket(nanoseconds)] &+= 1
+    count &+= 1
+    sum &+= nanoseconds
+    minimum = min(minimum, nanoseconds)
+    maximum = max(maximum, nanoseconds)
+  }
+
+  var mean: Double { count == 0 ? 0 : Double(sum) / Double(count) }
+
+  /// The duration that this share of all stays within; 0 when nothing was recorded.
+  func percentile(_ share: Double) -> Double {
+    let rank = UInt64((Double(count) * share).rounded(.up))
+    var seen: UInt64 = 0
+    for bucket in 0..<Self.bucketCount {
+      unsafe seen += buckets[bucket]
+      if seen >= rank, seen > 0 { return Double(min(Self.value(bucket), maximum)) }
+    }
+    return Double(maximum)
+  }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Platform
+import SimulatedLink
+import SystemPackage
+import Testing
+import VMBus
+
+@testable import SimulatedHost
+
+/// A guest that says what a test wants it to say, over a real socket.
+struct RawGuest: ~Copyable {
+  let socket: PacketSocket
+
+  init(_ host: SimulatedHost) throws { socket = try PacketSocket(connectingTo: host.path) }
+
+  /// Sends a call and returns the status of the answer, or nil when the host hung up.
+  func call(_ bytes: [UInt8], descriptors: [Int32] = []) throws -> HypercallStatus? {
+    try socket.send(bytes, descriptors: descriptors)
+    guard let answer = try socket.receive() else { return nil }
+    return try LinkAnswer(parsing: answer.bytes).status
+  }
+
+  func call(
+    _ call: LinkCall, _ body: [UInt8] = [], descriptors: [Int32] = []
+  ) throws -> HypercallStatus? {
+    try self.call(LinkHeader(call).wireBytes + body, descriptors: descriptors)
+  }
+}
+
+@Suite(.timeLimit(.minutes(1))) struct PartitionTests {
+  static func makeHost() throws -> SimulatedHost {
+    try SimulatedHost(path: "/tmp/vmbus-test-partition-\(UInt32.random(in: 0 ... .max)).sock")
+  }
+
+  static func join(
+    pages: UInt64 = 16, change: (inout LinkJoin, inout LinkRegion) -> Void = { _, _ in }
+  ) -> [UInt8] {
+    var join = LinkJoin()
+    join.processorCount = 1
+    join.regionCount = 1
+    join.fileCount = 1
+    var region = LinkRegion()
+    region.firstPage = 0x100
+    region.pageCount = pages
+    change(&join, &region)
+    return join.wireBytes + region.wireBytes
+  }
+
+  @Test func aGuestJoinsOnce() throws {
+    let host = try Self.makeHost()
+    let guest = try RawGuest(host)
+    let memory = try MemoryFile(name: "test", byteCount: 16 * 4096)
+    let event = try EventDescriptor()
+    let descriptors = [memory.owned.rawValue, event.rawValue]
+    #expect(try guest.call(.join, Self.join(), descriptors: descriptors) == .success)
+    #expect(try guest.call(.join, Self.join(), descriptors: descriptors) == .invalidParameter)
+    host.stop()
+  }
+
+  @Test func wrongNumbersOfAJoinAreRefused() throws {
+    let host = try Self.makeHost()
+    let memory = try MemoryFile(name: "test", byteCount: 16 * 4096)
+    let event = try EventDescriptor()
+    let descriptors = [memory.owned.rawValue, event.rawValue]
+    let changes: [(inout LinkJoin, inout LinkRegion) -> Void] = [
+      { join, _ in join.magic = 1 }, { join, _ in join.version = 9 },
+      { join, _ in join.processorCount = 0 }, { join, _ in join.processorCount = 65 },
+      { join, _ in join.processorCount = 2 }, { join, _ in join.fileCount = 0 },
+      { join, _ in join.fileCount = 2 }, { join, _ in join.regionCount = 0 },
+      { join, _ in join.regionCount = 2 }, { join, _ in join.regionCount = .max },
+      { _, region in region.pageCount = 0 }, { _, region in region.pageCount = 17 },
+      { _, region in region.pageCount = .max }, { _, region in region.fileOffset = 1 },
+      { _, region in region.fileOffset = 4096 }, { _, region in region.fileOffset = .max },
+      { _, region in region.firstPage = .max }, { _, region in region.file = 1 },
+    ]
+    for (index, change) in changes.enumerated() {
+      let guest = try RawGuest(host)
+      let status = try guest.call(.join, Self.join(change: change), descriptors: descriptors)
+      #expect(status == .invalidParameter, "change \(index)")
+    }
+    host.stop()
+  }
+
+  @Test func memoryThatCanShrinkIsRefused() throws {
+    let host = try Self.makeHost()
+    let guest = try RawGuest(host)
+    // An eventfd is no memory file; a pipe's end neither.
+    let event = try EventDescriptor()
+    let pipe = try FileDescriptor.pipe()
+    #expect(
+      try guest.call(.join, Self.join(), descriptors: [event.rawValue, event.rawValue])
+        == .invalidParameter)
+    let other = try RawGuest(host)
+    #expect(
+      try other.call(
+        .join, Self.join(), descriptors: [pipe.readEnd.rawValue, event.rawValue])
+        == .invalidParameter)
+    try pipe.readEnd.close()
+    try pipe.writeEnd.close()
+    host.stop()
+  }
+
+  @Test func callsBeforeTheJoinAndNonsenseAreRefused() throws {
+    let host = try Self.makeHost()
+    let guest = try RawGuest(host)
+    var post = LinkPost()
+    post.connectionID = 4
+    post.messageType = 1
+    #expect(try guest.call(.postMessage, post.wireBytes) == .invalidConnectionID)
+    #expect(try guest.call(.setSynIC, LinkSynIC().wireBytes) == .invalidParameter)
+    #expect(try guest.call(.endOfMessage, LinkNumber(0).wireBytes) == .invalidParameter)
+    post.payloadByteCount = 241
+    #expect(
+      try guest.call(.postMessage, post.wireBytes + [UInt8](repeating: 0, count: 241))
+        == .invalidParameter)
+    post.payloadByteCount = 100
+    #expect(try guest.call(.postMessage, post.wireBytes) == .invalidParameter)
+    for bytes: [UInt8] in [[0], [1, 2, 3], [99, 0, 0, 0], [0, 0, 0, 0], [1, 0, 0, 0]] {
+      #expect(try guest.call(bytes) == .invalidParameter)
+    }
+    host.stop()
+  }
+
+  @Test func randomCallsNeverEndTheHost() throws {
+    let host = try Self.makeHost()
+    var generator = SeededGenerator(seed: 0x5EED)
+    for _ in 0..<20 {
+      let guest = try RawGuest(host)
+      for _ in 0..<200 {
+        var bytes = LinkHeader(.join).wireBytes
+        bytes[0] = UInt8.random(in: 0...6, using: &generator)
+        let count = Int.random(in: 0...300, using: &generator)
+        bytes += (0..<count).map { _ in UInt8.random(in: 0...255, using: &generator) }
+        guard try guest.call(bytes) != nil else { break }
+      }
+    }
+    // It still serves others.
+    let memory = try MemoryFile(name: "test", byteCount: 16 * 4096)
+    let event = try EventDescriptor()
+    let guest = try RawGuest(host)
+    #expect(
+      try guest.call(.join, Self.join(), descriptors: [memory.owned.rawValue, event.rawValue])
+        == .success)
+    host.stop()
+  }
+
+  @Test func aSecondHostAtTheSamePathIsRefused() throws {
+    let host = try Self.makeHost()
+    #expect(throws: Errno.addressInUse) { try SimulatedHost(path: host.path) }
+    host.stop()
+    // After its end the path is free, even for one whose socket was left behind.
+    let next = try SimulatedHost(path: host.path)
+    next.stop()
+  }
+}
+
+/// The same numbers each time (SplitMix64).
+struct SeededGenerator: RandomNumberGenerator {
+  var state: UInt64
+
+  init(seed: UInt64) { state = seed }
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var value = state
+    value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
+    value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
+    return value ^ value >> 31
+  }
+}
