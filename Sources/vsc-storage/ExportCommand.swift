@@ -85,7 +85,7 @@ struct ExportCommand: AsyncParsableCommand {
     command += pluginArguments
     var arguments = unsafe command.map { unsafe strdup($0) }
     unsafe arguments.append(nil)
-    defer { unsafe arguments.forEach { unsafe free($0) } }
+    defer { for index in unsafe arguments.indices { unsafe free(arguments[index]) } }
     let child = unsafe vmbus_spawn(&arguments)
     guard child != -ENOENT else {
       throw ProgramFailure(.unavailable, "nbdkit is missing: install the package nbdkit")

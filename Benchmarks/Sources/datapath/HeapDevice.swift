@@ -1,19 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import VMBus
+import Dispatch
 import VSC
 
-/// A device whose rings and memory are plain memory of this process. Its guest page numbers are
-/// addresses.
-@safe
-final class HeapTransport: DeviceTransport, @unchecked Sendable {
+/// A device whose host is in the same process, in the hands of the path that is measured: its
+/// rings and its memory lie on the heap.
+final class HeapDevice: DeviceTransport {
   let identity = DeviceIdentity(
     deviceClass: .scsi, instance: GUID(), channel: 1, confidentiality: .hostVisible,
     transport: "heap")
-  let outgoing = HeapRingMemory(dataByteCount: 65536)
-  let incoming = HeapRingMemory(dataByteCount: 65536)
-  let state = ChannelState()
-  let doorbell: EventDescriptor
+  let outgoing = HeapRingMemory(dataByteCount: 64 * 1024)
+  let incoming = HeapRingMemory(dataByteCount: 64 * 1024)
+  private let state = ChannelState()
+  private let doorbell: EventDescriptor
 
   init() throws { doorbell = try EventDescriptor() }
 
@@ -22,22 +21,25 @@ final class HeapTransport: DeviceTransport, @unchecked Sendable {
   func openChannel(
     _ parameters: ChannelParameters, worker: Worker
   ) async throws(TransportError) -> RawChannel {
+    // Safe: the device outlives its channel in each path.
     unsafe RawChannel(
       confidentiality: .hostVisible, outgoing: outgoing.end(), incoming: incoming.end(),
       doorbell: .event(descriptor: doorbell.rawValue), state: state)
   }
 
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages {
-    let pages = HeapPages(byteCount: byteCount)
+    let owner = HeapPages(byteCount: byteCount)
     return unsafe DMAPages(
-      start: pages.start, byteCount: byteCount, pageNumbers: pages.numbers, isScrubbed: true,
-      owner: pages)
+      start: owner.start, byteCount: byteCount, pageNumbers: owner.numbers, isScrubbed: true,
+      owner: owner)
   }
 
   func ended() async -> ChannelEnd { .closed }
+
   func close() async {}
 }
 
+/// Pages whose numbers are addresses in this process.
 @safe
 private final class HeapPages: @unchecked Sendable {
   let start: UnsafeMutableRawPointer
@@ -48,7 +50,7 @@ private final class HeapPages: @unchecked Sendable {
     unsafe start.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
     unsafe numbers = .allocate(capacity: byteCount / 4096)
     for page in 0..<byteCount / 4096 {
-      unsafe numbers[page] = UInt64(UInt(bitPattern: start)) >> 12 + UInt64(page)
+      unsafe (numbers + page).initialize(to: UInt64(UInt(bitPattern: start)) >> 12 + UInt64(page))
     }
   }
 
@@ -58,56 +60,85 @@ private final class HeapPages: @unchecked Sendable {
   }
 }
 
-/// A host that accepts everything: a disk of 1 GiB that forgets what is written.
+/// The host's end: answers each packet with the same bytes.
 struct HeapHost: ~Copyable {
   private var consumer: RingConsumer<BorrowedRingMemory>
   private var producer: RingProducer<BorrowedRingMemory>
-  private var buffer = PacketBuffer(capacity: 8192)
-  private let transport: HeapTransport
+  private var buffer = PacketBuffer(capacity: 16384)
+  private let device: HeapDevice
 
-  init(_ transport: HeapTransport) throws {
-    let consumer = try unsafe RingConsumer(transport.outgoing.end())
-    let producer = try unsafe RingProducer(transport.incoming.end())
+  init(_ device: HeapDevice) throws(RingError) {
+    // Safe: `device` keeps the rings.
+    let consumer = try unsafe RingConsumer(device.outgoing.end())
+    let producer = try unsafe RingProducer(device.incoming.end())
     self.consumer = consumer
     self.producer = producer
-    self.transport = transport
+    self.device = device
   }
 
-  /// Answers what waits.
-  mutating func serve() throws {
+  /// Takes all requests and sends a completion with these bytes for each.
+  mutating func answerAll(_ bytes: RawSpan) throws(RingError) -> Int {
+    var count = 0
     while let packet = try consumer.receive(into: &buffer) {
-      var reply = InlineArray<64, UInt8>(repeating: 0)
-      reply[0] = 1
-      reply[14] = 1
-      let operation = byte(packet, 0)
-      if operation == 10 { reply[26] = 4 }
-      if operation == 3 {
-        // All that was asked for was moved.
-        for index in 24..<28 { reply[index] = byte(packet, index) }
-        describe(packet, command: byte(packet, 28))
-      }
-      let bytes = reply.span
-      try producer.write(
-        .completion, transactionID: packet.transactionID, payload: unsafe bytes.bytes)
+      try producer.write(.completion, transactionID: packet.transactionID, payload: bytes)
+      count &+= 1
     }
     _ = consumer.commit()
     _ = producer.commit()
+    return count
   }
 
-  private func byte(_ packet: Packet, _ offset: Int) -> UInt8 {
-    let payload = buffer.payload(of: packet)
-    return offset < payload.byteCount
-      ? unsafe payload.unsafeLoad(fromByteOffset: offset, as: UInt8.self) : 0
+  /// Answers the storage driver's start-up as a disk of 1 GiB would: offsets are those of a storage
+  /// packet (operation @0, status @8, SRB status @14, limit or length @24, command @28).
+  mutating func answerStartUp() throws(RingError) {
+    while let packet = try consumer.receive(into: &buffer) {
+      _ = consumer.commit()
+      let payload = bytes(buffer.payload(of: packet))
+      let ranges = bytes(buffer.ranges(of: packet))
+      let (operation, command) = (payload[0], payload[28])
+      var answer: [UInt8] = []
+      switch (operation, command) {
+      case (3, 0x12): answer = [0, 0, 6, 2, 31, 0, 0, 2] + Array(repeating: 0x20, count: 28)
+      case (3, 0x9E):
+        answer = [0, 0, 0, 0, 0, 0x1F, 0xFF, 0xFF, 0, 0, 2, 0] + Array(repeating: 0, count: 20)
+      case (3, 0x1A): answer = [3, 0, 0x10, 0]
+      default: break
+      }
+      if packet.type == .gpaDirect {
+        // Reserved word and count, length and offset, then the first page, which is an address.
+        let page = (0..<8).reversed().reduce(UInt(0)) { $0 << 8 | UInt(ranges[16 + $1]) }
+        if let memory = unsafe UnsafeMutablePointer<UInt8>(bitPattern: page << 12) {
+          for (index, byte) in answer.enumerated() { unsafe memory[index] = byte }
+        }
+      }
+      var reply = [UInt8](repeating: 0, count: 64)
+      reply[0] = 1
+      reply[12] = 52
+      reply[14] = 1
+      reply[24] = UInt8(answer.count)
+      if operation == 10 { (reply[24], reply[26]) = (0, 4) }
+      try producer.write(
+        .completion, transactionID: packet.transactionID, payload: unsafe reply.span.bytes)
+      _ = producer.commit()
+    }
   }
+}
 
-  /// The answer to READ CAPACITY(16); zeros do for the other questions.
-  private func describe(_ packet: Packet, command: UInt8) {
-    let ranges = buffer.ranges(of: packet)
-    guard command == 0x9E, ranges.byteCount >= 24 else { return }
-    let page = unsafe ranges.unsafeLoadUnaligned(fromByteOffset: 16, as: UInt64.self)
-    // Safe: the page numbers of this device are addresses of this process.
-    guard let memory = unsafe UnsafeMutableRawPointer(bitPattern: UInt(page << 12)) else { return }
-    unsafe memory.storeBytes(of: UInt64(1 << 21 - 1).bigEndian, as: UInt64.self)
-    unsafe memory.storeBytes(of: UInt32(512).bigEndian, toByteOffset: 8, as: UInt32.self)
+private func bytes(_ span: RawSpan) -> [UInt8] {
+  unsafe span.withUnsafeBytes { unsafe [UInt8]($0) }
+}
+
+/// Runs `body` on another thread, and returns when it has signalled. Top-level `await` would end
+/// the main thread, which valgrind 3.19 does not survive.
+func blocking(_ body: @escaping @Sendable (DispatchSemaphore) async throws -> Void) throws {
+  let done = DispatchSemaphore(value: 0)
+  let task = Task {
+    do {
+      try await body(done)
+    } catch {
+      fail("\(error)")
+    }
   }
+  done.wait()
+  withExtendedLifetime(task) {}
 }

@@ -2,83 +2,93 @@
 
 import Dispatch
 import StorageVSC
-import Synchronization
-import VMBus
 import VSC
 
-/// The storage driver's burst face: reads and writes of 4 KiB, eight under way, from `submit` to
-/// the completion, with the bytes copied in and out. The host is a script in the same thread,
-/// which keeps to the same law.
+/// Reads of 4 KiB through the storage driver's burst face, on a worker.
 func runStorage(_ packets: Int) throws {
-  let done = DispatchSemaphore(value: 0)
-  let failure = Failure()
-  Task {
-    do { try await drive(packets) } catch { failure.error.withLock { $0 = error } }
-    done.signal()
+  let device = try HeapDevice()
+  let worker = try Worker(.init(name: "datapath", spinRounds: 0))
+  let owner = Device(device, workers: [worker])
+  try blocking { done in
+    let opened = try await owner.open(ChannelParameters(), on: worker)
+    switch consume opened {
+    case .hostVisible(let channel):
+      var pool: DMAPool<HostVisible> = try owner.makePool(count: 33, byteCount: 4096)
+      guard let answer = pool.take() else { throw WrongPacket() }
+      let queue = StorageQueue(channel, .init(depth: 32), answer: answer)
+      _ = worker.attach(
+        ReadPath(queue: queue, pool: pool, host: try HeapHost(device), packets: packets)
+      ) { done.signal() }
+    default: throw WrongPacket()
+    }
   }
-  done.wait()
-  if let error = failure.error.withLock({ $0 }) { throw error }
+  worker.stop()
 }
 
-private final class Failure: Sendable {
-  let error = Mutex<(any Error)?>(nil)
-}
-
-private struct WrongState: Error {}
-
-private func drive(_ packets: Int) async throws {
-  let transport = try HeapTransport()
-  let worker = try Worker(.init(name: "idle", spinRounds: 0))
-  defer { worker.stop() }
-  let device = Device(transport, workers: [worker])
-  var pool: DMAPool<HostVisible> = try device.makePool(count: 9, byteCount: 4096)
-  guard let answer = pool.take() else { throw WrongState() }
-  let opened = try await device.open(ChannelParameters(), on: worker)
-  guard case .hostVisible(let channel) = consume opened else { throw WrongState() }
-  var queue = StorageQueue<HostVisible, HostVisible>(
-    channel, .init(depth: 8), answer: answer)
-  var host = try HeapHost(transport)
-  while queue.disk == nil {
-    if queue.next() != nil || queue.failure != nil { throw WrongState() }
-    try host.serve()
-  }
-  try measure(packets, &queue, &pool, &host)
-}
-
-@inline(never)
-private func measure(
-  _ packets: Int, _ queue: inout StorageQueue<HostVisible, HostVisible>,
-  _ pool: inout DMAPool<HostVisible>, _ host: inout HeapHost
-) throws {
-  var application = InlineArray<4096, UInt8>(repeating: 5)
+private struct ReadPath: Pollable, ~Copyable {
+  var queue: StorageQueue<HostVisible, HostVisible>
+  var pool: DMAPool<HostVisible>
+  var host: HeapHost
+  let packets: Int
   var sent = 0
   var received = 0
-  while received < packets {
-    while sent < packets, !queue.isFull, let buffer = pool.take() {
-      var given = Optional.some(buffer)
-      if sent % 2 == 0 {
-        try queue.read(at: UInt64(sent & 1023), blockCount: 8, into: &given, tag: UInt64(sent))
-      } else {
-        var filled = given.take()
-        let source = application.span
-        unsafe filled?.copyIn(source.bytes)
-        given = filled
-        try queue.write(at: UInt64(sent & 1023), blockCount: 8, from: &given, tag: UInt64(sent))
+
+  init(
+    queue: consuming StorageQueue<HostVisible, HostVisible>, pool: consuming DMAPool<HostVisible>,
+    host: consuming HeapHost, packets: Int
+  ) {
+    self.queue = queue
+    self.pool = pool
+    self.host = host
+    self.packets = packets
+  }
+
+  mutating func poll(budget: Int) -> Int? {
+    do {
+      guard queue.isReady else { return try startUp() }
+      while sent < packets, !queue.isFull, let taken = pool.take() {
+        var buffer = Optional(taken)
+        try queue.read(
+          at: UInt64(sent & 0xFFFF) &* 8, blockCount: 8, into: &buffer, tag: UInt64(sent))
+        sent &+= 1
       }
-      sent &+= 1
+      queue.publish()
+      _ = try host.answerAll(unsafe Self.success.span.bytes)
+      var work = 0
+      while let completion = queue.next() {
+        guard case .success(4096) = completion.result else { throw WrongPacket() }
+        received &+= 1
+        work &+= 1
+      }
+      queue.publish()
+      return received == packets ? nil : work
+    } catch {
+      fail("\(error)")
     }
+  }
+
+  private mutating func startUp() throws -> Int {
+    _ = queue.next()
     queue.publish()
-    try host.serve()
-    while let completion = queue.next() {
-      guard case .success(4096) = completion.result, let buffer = completion.buffer else {
-        throw WrongState()
-      }
-      if completion.tag % 2 == 0 {
-        var target = application.mutableSpan
-        var bytes = unsafe target.mutableBytes
-        buffer.copyOut(into: &bytes)
-      }
-      received &+= 1
-    }
+    try host.answerStartUp()
+    if let failure = queue.failure { throw failure }
+    return 1
+  }
+
+  mutating func arm() -> Bool {
+    _ = queue.arm()
+    return true
+  }
+
+  mutating func disarm() { queue.disarm() }
+
+  /// A packet of 64 bytes: COMPLETE_IO, SRB status success, 4096 bytes moved (@24).
+  private static var success: InlineArray<64, UInt8> {
+    var bytes = InlineArray<64, UInt8>(repeating: 0)
+    bytes[0] = 1
+    bytes[12] = 52
+    bytes[14] = 1
+    bytes[25] = 0x10
+    return bytes
   }
 }
