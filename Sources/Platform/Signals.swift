@@ -40,7 +40,7 @@ private final class Waiter: Sendable {
     var hasEnded = false
   }
 
-  private let state = Mutex(State())
+  private let state = Lock(State())
 
   func wait(_ continuation: CheckedContinuation<Void, Never>) {
     let hasEnded = state.withLock { state in

@@ -55,13 +55,13 @@ public final class Worker: TaskExecutor, Sendable {
     var isClosed = false
   }
 
-  private let mailbox = Mutex(Mailbox())
+  private let mailbox = Lock(Mailbox())
   let hasMail = Atomic<Bool>(false)
   let wake: EventDescriptor
   let counters = WorkerCounters()
   private let isStopping = Atomic<Bool>(false)
   private let nextIdentifier = Atomic<UInt64>(1)
-  private let thread = Mutex<WorkerThread>(.ended)
+  private let thread = Lock<WorkerThread>(.ended)
   /// Followed by the worker's thread only, once it runs.
   nonisolated(unsafe) private let loop: UnsafeMutablePointer<WorkerLoop>
 

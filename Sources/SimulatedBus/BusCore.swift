@@ -14,7 +14,7 @@ final class BusCore: Sendable {
   let control: Worker
   let configuration: SimulatedBus.Configuration
   private let logger: Logger
-  private let state: Mutex<State>
+  private let state: Lock<State>
 
   /// What somebody waits for.
   enum Awaited: Hashable, Sendable {
@@ -44,7 +44,7 @@ final class BusCore: Sendable {
     client.versions = configuration.versions
     client.isIsolated = machine.kind != .plain
     client.confidential = machine.kind == .confidential ? .required : .off
-    state = Mutex(State(client: ControlClient(client)))
+    state = Lock(State(client: ControlClient(client)))
     control.watch(machine.processors[0].interrupt.rawValue) { [weak self] in self?.interrupted() }
     // Nothing comes on the socket unasked: what wakes this is the host's end.
     control.watch(machine.socketDescriptor) { [weak self] in self?.socketReady() }

@@ -24,7 +24,7 @@ public enum Machine: String, Sendable, CaseIterable {
 final class GuestMachine: @unchecked Sendable {
   // Shared state is in mutexes; the mappings and descriptors stay as they are.
   let kind: Machine
-  private let socket: Mutex<PacketSocket>
+  private let socket: Lock<PacketSocket>
   let socketDescriptor: Int32
   private let hostVisible: PageArena
   /// Nil in a machine without isolation, where there is no such memory.
@@ -89,7 +89,7 @@ final class GuestMachine: @unchecked Sendable {
       let connected = try PacketSocket(connectingTo: path)
       _ = vmbus_set_receive_timeout(connected.rawValue, 30)
       socketDescriptor = connected.rawValue
-      socket = Mutex(connected)
+      socket = Lock(connected)
     } catch {
       throw .system("simulated host", code: error.rawValue, text: "\(path): \(error)")
     }

@@ -17,7 +17,7 @@ final class PageArena: @unchecked Sendable {
   private let mapping: MappedMemory
   let isScrubbed: Bool
   /// Free stretches by page index, sorted, no two of them adjacent.
-  private let free: Mutex<[Range<Int>]>
+  private let free: Lock<[Range<Int>]>
 
   init(
     _ name: StaticString, firstPage: GPN, byteCount: Int, isScrubbed: Bool
@@ -28,7 +28,7 @@ final class PageArena: @unchecked Sendable {
     let file = try MemoryFile(name: "vmbus-\(name)", byteCount: byteCount)
     mapping = try file.map()
     self.file = file
-    free = Mutex([0..<byteCount / 4096])
+    free = Lock([0..<byteCount / 4096])
   }
 
   func region(file index: UInt16, isEncrypted: Bool) -> LinkRegion {

@@ -10,7 +10,7 @@ final class SimulatedDevice: DeviceTransport {
   let identity: DeviceIdentity
   let offer: OfferChannel
   private let bus: BusCore
-  private let state = Mutex(State())
+  private let state = Lock(State())
 
   private struct State {
     var channel: SimulatedChannelState?

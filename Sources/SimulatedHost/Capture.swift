@@ -13,7 +13,7 @@ import VMBus
 /// u16 (0 for messages), channel u32, transaction id u64. Then follow the message, or the ranges
 /// and the payload as they lie in the ring.
 public final class Capture: Sendable {
-  private let file: Mutex<OwnedDescriptor>
+  private let file: Lock<OwnedDescriptor>
 
   /// - Parameter path: made anew; what was there is gone.
   public init(path: String) throws(Errno) {
@@ -27,7 +27,7 @@ public final class Capture: Sendable {
     } catch {
       throw .ioError
     }
-    file = Mutex(OwnedDescriptor(owning: descriptor.rawValue))
+    file = Lock(OwnedDescriptor(owning: descriptor.rawValue))
     var section: [UInt8] = []
     section.append(UInt32(0x1A2B_3C4D))  // byte order
     section.append(UInt32(0x0000_0001))  // version 1.0

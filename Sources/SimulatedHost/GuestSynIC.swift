@@ -15,7 +15,7 @@ final class GuestSynIC: @unchecked Sendable {
   private let messagePage = Atomic<UInt>(0)
   private let eventFlagsPage = Atomic<UInt>(0)
   /// Messages that wait until the guest has taken the one in the slot.
-  private let waiting = Mutex<[OutgoingMessage]>([])
+  private let waiting = Lock<[OutgoingMessage]>([])
 
   /// A guest that takes no messages for so long loses them; real hosts have a limit too.
   static let maximumWaiting = 8192

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Platform
 import Dispatch
 import Synchronization
 
@@ -12,7 +13,7 @@ final class Promise<Value: Sendable>: Sendable {
     case kept(Value)
   }
 
-  private let state = Mutex(State.empty)
+  private let state = Lock(State.empty)
 
   /// Gives the value. The first one counts; returns whether this was it.
   @discardableResult

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Platform
 import Synchronization
 
 /// What a service tells those who are on other threads: that it is ready, and that it is over.
 final class ServiceLife: Sendable {
   let started = Promise<Result<DiskInformation, StorageError>>()
-  private let state = Mutex(State())
+  private let state = Lock(State())
 
   private struct State {
     var reason: StorageError?

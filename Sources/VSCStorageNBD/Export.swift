@@ -21,9 +21,9 @@ final class Export: Sendable {
     var found: FoundDevice?
   }
 
-  private let state = Mutex(State())
+  private let state = Lock(State())
   // Set once, before nbdkit serves anybody.
-  private let opened = Mutex<BlockDevice?>(nil)
+  private let opened = Lock<BlockDevice?>(nil)
 
   var disk: BlockDevice? { opened.withLock { $0 } }
 
@@ -111,7 +111,7 @@ final class Export: Sendable {
 }
 
 private final class Outcome: Sendable {
-  let error = Mutex<(any Error)?>(nil)
+  let error = Lock<(any Error)?>(nil)
 }
 
 /// What an NBD client is told. The protocol knows few: nbdkit makes EIO of all others.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Platform
 import StorageProtocol
 import Synchronization
 
@@ -47,7 +48,7 @@ public struct StorageFault: Equatable, Sendable {
 public struct StorageFaults: ~Copyable, Sendable {
   // Read for each command, so that a disk without faults never takes the lock.
   private let isArmed = Atomic<Bool>(false)
-  private let faults = Mutex<[StorageFault]>([])
+  private let faults = Lock<[StorageFault]>([])
 
   init() {}
 
