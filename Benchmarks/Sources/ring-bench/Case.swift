@@ -17,33 +17,44 @@ struct Case: ~Copyable {
   let memory: HeapRingMemory
   var buffer: PacketBuffer
   let source: [UInt8]
-  /// What the C code receives into: like the memory of `buffer`.
+  /// What the C code receives into: the memory of `buffer`, so that both have the same addresses.
   let target: UnsafeMutableRawBufferPointer
   /// Where the bare copies are.
   var position = 0
 
-  init(payload: Int, batch: UInt64, small: Bool) {
-    self.payload = payload
-    self.batch = batch
+  init(payload: Int, batch: UInt64, small: Bool) throws {
     // The small ring has room for little more than a batch: its end is crossed all the time.
     let needed = Packet.byteCount(payload: payload) * Int(batch) + 8
-    ring = small ? (needed + 4095) & ~4095 : 2 << 20
-    name = "\(payload) B, batch \(batch), \(small ? "small ring" : "2 MiB ring")"
-    memory = HeapRingMemory(dataByteCount: ring)
-    buffer = PacketBuffer(capacity: 16384)
-    unsafe target = .allocate(byteCount: buffer.capacity, alignment: 64)
-    unsafe target.initializeMemory(as: UInt8.self, repeating: 0)
-    source = (0..<payload).map { UInt8(truncatingIfNeeded: $0) }
+    let ring = small ? (needed + 4095) & ~4095 : 2 << 20
+    let name = "\(payload) B, batch \(batch), \(small ? "small ring" : "2 MiB ring")"
+    let source = (0..<payload).map { UInt8(truncatingIfNeeded: $0) }
+    let memory = HeapRingMemory(dataByteCount: ring)
+    // A packet tells where the buffer's memory is.
+    var buffer = PacketBuffer(capacity: 16384)
+    var producer = try unsafe RingProducer(memory.end())
+    var consumer = try unsafe RingConsumer(memory.end())
+    try unsafe producer.write(.inBand, transactionID: 0, payload: source.span.bytes)
+    _ = producer.commit()
+    guard let packet = try consumer.receive(into: &buffer) else { throw Failure.wrongBytes(name) }
+    _ = consumer.commit()
+    let start = unsafe buffer.payload(of: packet).withUnsafeBytes { $0.baseAddress }
+    unsafe target = UnsafeMutableRawBufferPointer(
+      start: UnsafeMutableRawPointer(mutating: start), count: buffer.capacity)
+    self.payload = payload
+    self.batch = batch
+    self.ring = ring
+    self.name = name
+    self.source = source
+    self.memory = memory
+    self.buffer = buffer
   }
 
-  deinit { unsafe target.deallocate() }
-
   /// Calls `body` with each case.
-  static func each(_ body: (inout Case) throws -> Void) rethrows {
+  static func each(_ body: (inout Case) throws -> Void) throws {
     for small in [false, true] {
       for payload in payloads {
         for batch in batches {
-          var this = Case(payload: payload, batch: batch, small: small)
+          var this = try Case(payload: payload, batch: batch, small: small)
           try body(&this)
         }
       }
