@@ -8,8 +8,7 @@
 enum RingSlowPath {
   /// The consumer's index, which only moves on, and not past what was published. A peer that
   /// pretends otherwise would have us overwrite packets of the batch that is being written.
-  @usableFromInline
-  @inline(never)
+  @inline(__always)
   static func consumerIndex(
     _ control: RingControl, _ size: Int, _ peer: Int, _ committed: Int
   ) throws(RingError) -> Int {
@@ -52,14 +51,14 @@ enum RingSlowPath {
     var offset = start
     unsafe put(first, data, size, at: &offset)
     unsafe put(transactionID, data, size, at: &offset)
-    unsafe put(ranges, data, size, at: &offset)
+    if ranges.byteCount > 0 { offset = unsafe put(ranges, data, size, at: offset) }
     if payload.byteCount & 7 != 0 {
       // The last word, before the payload: what it does not fill stays zero.
       var last = offset &+ (payload.byteCount & ~7)
       if last >= size { last &-= size }
       unsafe put(0, data, size, at: &last)
     }
-    unsafe put(payload, data, size, at: &offset)
+    offset = unsafe put(payload, data, size, at: offset)
     offset = (offset &+ 7) & ~7
     if offset == size { offset = 0 }
     unsafe put(UInt64(truncatingIfNeeded: start) << 32, data, size, at: &offset)
@@ -77,18 +76,22 @@ enum RingSlowPath {
 
   @unsafe
   private static func put(
-    _ bytes: RawSpan, _ data: UnsafeMutableRawPointer, _ size: Int, at offset: inout Int
-  ) {
+    _ bytes: RawSpan, _ data: UnsafeMutableRawPointer, _ size: Int, at offset: Int
+  ) -> Int {
     let count = bytes.byteCount
     let untilEnd = size &- offset
-    if count <= untilEnd {
-      unsafe RingMath.copy(bytes, to: data + offset)
-    } else {
-      unsafe RingMath.copy(bytes.extracting(first: untilEnd), to: data + offset)
-      unsafe RingMath.copy(bytes.extracting(droppingFirst: untilEnd), to: data)
+    unsafe bytes.withUnsafeBytes { bytes in
+      guard let source = bytes.baseAddress else { return }
+      // Safe: both parts are within the bytes, and the packet fits behind `offset`.
+      if count <= untilEnd {
+        unsafe RingMath.copy(from: source, to: data + offset, count)
+      } else {
+        unsafe RingMath.copy(from: source, to: data + offset, untilEnd)
+        unsafe RingMath.copy(from: source + untilEnd, to: data, count &- untilEnd)
+      }
     }
-    offset &+= count
-    if offset >= size { offset &-= size }
+    let end = offset &+ count
+    return end >= size ? end &- size : end
   }
 
   /// Copies the body of the packet at `start` out, which lies round the end of the data area, or
