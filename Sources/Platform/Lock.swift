@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import CLinux
-public import Synchronization
-
 #if THREAD_SANITIZER
+  import CLinux
+
   /// `Mutex` once more, over a mutex of the C library.
   ///
   /// The standard library's one hands a contended lock over in the kernel, where ThreadSanitizer
@@ -36,6 +35,8 @@ public import Synchronization
     }
   }
 #else
+  public import Synchronization
+
   /// A lock around a value. In a build for ThreadSanitizer it is one that the sanitizer sees.
   public typealias Lock<Value: ~Copyable> = Mutex<Value>
 #endif
