@@ -24,6 +24,14 @@ let package = Package(
       dependencies: ["RingTwin", .product(name: "VMBus", package: "swift-vmbus")],
       swiftSettings: settings),
     .executableTarget(
+      name: "idle-channels",
+      dependencies: [
+        .product(name: "SimulatedBus", package: "swift-vmbus"),
+        .product(name: "SimulatedHost", package: "swift-vmbus"),
+        .product(name: "VSC", package: "swift-vmbus"),
+      ],
+      swiftSettings: settings),
+    .executableTarget(
       name: "datapath",
       dependencies: [
         .product(name: "StorageVSC", package: "swift-vmbus"),

@@ -33,6 +33,7 @@ public final class SimulatedBus: Sendable {
       timeoutSeconds = 30
       versions = ProtocolVersion.supported
       logger = Logger(label: "vmbus")
+      logger.logLevel = .warning
     }
   }
 

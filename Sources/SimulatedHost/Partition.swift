@@ -284,7 +284,7 @@ final class Partition: @unchecked Sendable {
       let descriptor = box.event.rawValue
       worker.watch(descriptor) { EventDescriptor.drain(descriptor) }
       device.vsp.open(channel, on: worker)
-      logger.info("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
+      logger.debug("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
       return .success
     } catch {
       logger.warning("channel \(request.channel) refused: \(error)")

@@ -20,6 +20,7 @@ public final class SimulatedHost: Sendable {
     public var logger = Logger(label: "vmbus-host")
 
     public init() {
+      logger.logLevel = .warning
       // Granted only to a guest that we are the paravisor of.
       server.features.insert(.confidentialChannels)
     }
