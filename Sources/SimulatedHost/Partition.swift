@@ -124,7 +124,8 @@ final class Partition: @unchecked Sendable {
       self.memory = memory
       isolation = join.isolation
       // Only now are devices offered: the flags depend on who we are to the guest.
-      for (index, device) in host.devices { offer(device, index) }
+      // In their order, so that each guest finds the same disk first.
+      for (index, device) in host.devices.sorted(by: { $0.key < $1.key }) { offer(device, index) }
       logger.info("guest joined", metadata: ["machine": "\(join.isolation)"])
       return .success
     } catch {

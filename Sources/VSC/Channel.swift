@@ -31,6 +31,7 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
     self.state = state
   }
 
+  @inlinable
   deinit { state.release() }
 
   /// Why the channel is over, or nil while it is not.

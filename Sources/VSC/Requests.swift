@@ -28,6 +28,7 @@ public struct Requests<Payload: ~Copyable>: ~Copyable {
     }
   }
 
+  @inlinable
   deinit {
     unsafe slots.deinitialize(count: capacity)
     unsafe slots.deallocate()

@@ -39,6 +39,7 @@ final class Export: Sendable {
   func configure(key: String, value: String) {
     state.withLock { state in
       switch key {
+      case "verbose": state.arguments.append("--verbose")
       case "host", "machine", "device", "cpu", "spin", "memory":
         state.arguments.append("--\(key)=\(value)")
       case "lun":
@@ -72,9 +73,9 @@ final class Export: Sendable {
   // MARK: - Opening and closing
 
   func open() throws {
-    let options = try options()
     let lun = state.withLock { $0.lun }
     try waiting { [self] in
+      let options = try options()
       let found = try await openDevice(StorageVSC.deviceClass, options)
       do {
         let disk = try await StorageVSC.open(found.device, .init(lun: lun))

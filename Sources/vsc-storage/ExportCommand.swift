@@ -102,7 +102,6 @@ struct ExportCommand: AsyncParsableCommand {
       arguments.append("cpu=" + cpu.numbers.map(String.init).joined(separator: ","))
     }
     arguments += ["spin=\(disk.driver.spin)", "memory=\(disk.driver.memory)"]
-    if readOnly { arguments.append("read-only=true") }
     return arguments
   }
 
