@@ -95,7 +95,7 @@ struct ExportCommand: AsyncParsableCommand {
     var arguments = unsafe command.map { unsafe strdup($0) }
     unsafe arguments.append(nil)
     defer {
-      for unsafe argument in unsafe arguments { unsafe free(argument) }
+      for index in unsafe arguments.indices { unsafe free(arguments[index]) }
     }
     let child = unsafe vmbus_spawn(&arguments)
     guard child != -ENOENT else {
