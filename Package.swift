@@ -109,7 +109,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "VMBus", "VSC",
+        "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC",
+        "VMBus", "VSC",
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),

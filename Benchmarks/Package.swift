@@ -25,7 +25,11 @@ let package = Package(
       swiftSettings: settings),
     .executableTarget(
       name: "datapath",
-      dependencies: [.product(name: "VMBus", package: "swift-vmbus")],
+      dependencies: [
+        .product(name: "StorageVSC", package: "swift-vmbus"),
+        .product(name: "VMBus", package: "swift-vmbus"),
+        .product(name: "VSC", package: "swift-vmbus"),
+      ],
       swiftSettings: settings),
   ],
   swiftLanguageModes: [.v6]

@@ -7,6 +7,8 @@ import Glibc
 
 let paths: [(name: String, run: (Int) throws -> Void)] = [
   ("ring", runRing),
+  ("worker", runWorker),
+  ("storage", runStorage),
   ("broken-ring", runBrokenRing),
 ]
 

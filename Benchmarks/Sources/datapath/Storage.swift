@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Dispatch
+import StorageVSC
+import VSC
+
+/// Reads of 4 KiB through the storage driver's burst face, on a worker.
+func runStorage(_ packets: Int) throws {
+  let device = try HeapDevice()
+  let worker = try Worker(.init(name: "datapath", spinRounds: 0))
+  let owner = Device(device, workers: [worker])
+  try blocking { done in
+    let opened = try await owner.open(ChannelParameters(), on: worker)
+    switch consume opened {
+    case .hostVisible(let channel):
+      var pool: DMAPool<HostVisible> = try owner.makePool(count: 33, byteCount: 4096)
+      guard let answer = pool.take() else { throw WrongPacket() }
+      let queue = StorageQueue(channel, .init(depth: 32), answer: answer)
+      _ = worker.attach(
+        ReadPath(queue: queue, pool: pool, host: try HeapHost(device), packets: packets)
+      ) { done.signal() }
+    default: throw WrongPacket()
+    }
+  }
+  worker.stop()
+}
+
+private struct ReadPath: Pollable, ~Copyable {
+  var queue: StorageQueue<HostVisible, HostVisible>
+  var pool: DMAPool<HostVisible>
+  var host: HeapHost
+  let packets: Int
+  var sent = 0
+  var received = 0
+
+  init(
+    queue: consuming StorageQueue<HostVisible, HostVisible>, pool: consuming DMAPool<HostVisible>,
+    host: consuming HeapHost, packets: Int
+  ) {
+    self.queue = queue
+    self.pool = pool
+    self.host = host
+    self.packets = packets
+  }
+
+  mutating func poll(budget: Int) -> Int? {
+    do {
+      guard queue.isReady else { return try startUp() }
+      while sent < packets, !queue.isFull, let taken = pool.take() {
+        var buffer = Optional(taken)
+        try queue.read(
+          at: UInt64(sent & 0xFFFF) &* 8, blockCount: 8, into: &buffer, tag: UInt64(sent))
+        sent &+= 1
+      }
+      queue.publish()
+      _ = try host.answerAll(unsafe Self.success.span.bytes)
+      var work = 0
+      while let completion = queue.next() {
+        guard case .success(4096) = completion.result else { throw WrongPacket() }
+        received &+= 1
+        work &+= 1
+      }
+      queue.publish()
+      return received == packets ? nil : work
+    } catch {
+      fail("\(error)")
+    }
+  }
+
+  private mutating func startUp() throws -> Int {
+    _ = queue.next()
+    queue.publish()
+    try host.answerStartUp()
+    if let failure = queue.failure { throw failure }
+    return 1
+  }
+
+  mutating func arm() -> Bool {
+    _ = queue.arm()
+    return true
+  }
+
+  mutating func disarm() { queue.disarm() }
+
+  /// A packet of 64 bytes: COMPLETE_IO, SRB status success, 4096 bytes moved (@24).
+  private static var success: InlineArray<64, UInt8> {
+    var bytes = InlineArray<64, UInt8>(repeating: 0)
+    bytes[0] = 1
+    bytes[12] = 52
+    bytes[14] = 1
+    bytes[25] = 0x10
+    return bytes
+  }
+}
