@@ -126,7 +126,8 @@ programs=$root/.build/release
 build_programs() {
   local product
   for product in "$@"; do
-    swift build -c release --product "$product"
+    # The manifest looks for nbdkit's header, and a cached one would not see that it has come.
+    swift build -c release --manifest-cache none --product "$product"
   done
 }
 
@@ -180,6 +181,14 @@ within() {
   wait "$pid" || status=$?
 }
 
+# What processes that should be running said before they ended.
+show_ended() {
+  local name
+  for name in "${!pids[@]}"; do
+    running "$name" || tail -n 20 "$scratch/$name.log" | sed "s/^/    $name: /"
+  done
+}
+
 step_rows=()
 steps_passed=0
 steps_failed=0
@@ -207,6 +216,7 @@ step() {
     steps_failed=$((steps_failed + 1))
     ((status != 124)) || facts+="${facts:+; }ended after $seconds s"
     tail -n 60 "$log" | sed 's/^/    /'
+    show_ended
   fi
   step_rows+=("$(printf '  %s%-6s%s  %-40s %3d:%02d.%d  %s' "$colour" "$word" "$plain" "$name" \
     $((took / 600)) $((took / 10 % 60)) $((took % 10)) "$facts")")

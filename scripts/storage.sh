@@ -5,7 +5,7 @@
 # one of them, and clients that nobody here wrote. Sourced after lib.sh.
 
 need_storage_tools() {
-  need_packages e2fsprogs fio jq libnbd-bin nbdkit qemu-utils
+  need_packages e2fsprogs fio jq libnbd-bin nbdkit nbdkit-plugin-dev qemu-utils
 }
 
 # host NAME DISK...: a simulated host that serves disks, at the socket $scratch/NAME.

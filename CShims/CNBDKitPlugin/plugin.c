@@ -2,9 +2,11 @@
 //
 // Registers the plugin with nbdkit. The callbacks themselves are Swift functions: see
 // Sources/VSCStorageNBD.
+#define _GNU_SOURCE
 #define NBDKIT_API_VERSION 2
 #define THREAD_MODEL NBDKIT_THREAD_MODEL_PARALLEL
 
+#include <dlfcn.h>
 #include <stdint.h>
 
 #include <nbdkit-plugin.h>
@@ -81,6 +83,8 @@ static int plugin_flush(void *handle, uint32_t flags) {
   return vsc_nbd_flush();
 }
 
+static void plugin_load(void);
+
 static struct nbdkit_plugin plugin = {
     .name = "vsc-storage",
     .longname = "a disk of a Hyper-V host over VMBus",
@@ -95,6 +99,7 @@ static struct nbdkit_plugin plugin = {
         "cpu=LIST        Processors for the polling worker.\n"
         "spin=ROUNDS     Rounds without work before it sleeps.\n"
         "memory=MIB      Memory for devices.",
+    .load = plugin_load,
     // After the fork, since threads do not live through it.
     .after_fork = vsc_nbd_start,
     .cleanup = vsc_nbd_stop,
@@ -110,5 +115,13 @@ static struct nbdkit_plugin plugin = {
     .pwrite = plugin_pwrite,
     .flush = plugin_flush,
 };
+
+// nbdkit takes its plugins out of memory at its end. Threads of Swift's pool may still be in code
+// of this one then, and in that of Swift's runtime: both stay.
+static void plugin_load(void) {
+  Dl_info found;
+  if (dladdr(&plugin, &found) != 0)
+    (void)dlopen(found.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
+}
 
 NBDKIT_REGISTER_PLUGIN(plugin)

@@ -49,7 +49,10 @@ extension ParsableCommand {
       printError("\(_commandName): \(failure)")
       vmbus_exit(failure.code.rawValue)
     } catch {
-      exit(withError: error)
+      // Wrong arguments get one line, as every failure; help and the version are no failures.
+      guard exitCode(for: error) == .validationFailure else { exit(withError: error) }
+      printError("\(_commandName): \(message(for: error)) (see --help)")
+      vmbus_exit(ExitCode.validationFailure.rawValue)
     }
   }
 }

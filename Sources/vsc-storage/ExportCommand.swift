@@ -52,16 +52,21 @@ struct ExportCommand: AsyncParsableCommand {
     guard unsafe access(plugin, R_OK) == 0 else {
       throw ProgramFailure(
         .unavailable,
-        "\(plugin) is missing: install nbdkit-plugin-dev, then swift build --product VSCStorageNBD")
+        "\(plugin) is missing: install nbdkit-plugin-dev, build again with --manifest-cache none")
     }
     // What the disk is, and whether it is there at all: one clear line instead of nbdkit's.
     try await withDisk(disk) { _ in }
     try Termination.handle()
-    let child = try start(plugin)
+    let command = try command(plugin)
+    // `--exit-with-parent` ends nbdkit with the thread that started it, so that must be one which
+    // stays: the threads of Swift's pool come and go.
+    let waiter = try Worker(.init(name: "nbdkit", spinRounds: 0))
+    let child = try await withCheckedThrowingContinuation { continuation in
+      waiter.post { continuation.resume(with: Result { try Self.start(command) }) }
+    }
     let signals = Task {
       if (try? await Termination.next()) != nil, !Task.isCancelled { vmbus_terminate(child) }
     }
-    let waiter = try Worker(.init(name: "nbdkit", spinRounds: 0))
     let code = await withCheckedContinuation { continuation in
       waiter.post { continuation.resume(returning: vmbus_wait_for_child(child)) }
     }
@@ -71,7 +76,7 @@ struct ExportCommand: AsyncParsableCommand {
     guard code == 0 else { throw ProgramFailure(.unavailable, "nbdkit ended with code \(code)") }
   }
 
-  private func start(_ plugin: String) throws -> Int32 {
+  private func command(_ plugin: String) throws -> [String] {
     var command = ["nbdkit", "--foreground", "--exit-with-parent", "--threads", "\(threads)"]
     if readOnly { command.append("--readonly") }
     if disk.driver.verbose { command.append("--verbose") }
@@ -82,10 +87,16 @@ struct ExportCommand: AsyncParsableCommand {
       command += ["--ipaddr", "localhost", "--port", "\(port)"]
     }
     command.append(plugin)
-    command += pluginArguments
+    return command + pluginArguments
+  }
+
+  /// Starts nbdkit and returns its process id.
+  private static func start(_ command: [String]) throws -> Int32 {
     var arguments = unsafe command.map { unsafe strdup($0) }
     unsafe arguments.append(nil)
-    defer { for index in unsafe arguments.indices { unsafe free(arguments[index]) } }
+    defer {
+      for index in unsafe arguments.indices { unsafe free(arguments[index]) }
+    }
     let child = unsafe vmbus_spawn(&arguments)
     guard child != -ENOENT else {
       throw ProgramFailure(.unavailable, "nbdkit is missing: install the package nbdkit")

@@ -16,7 +16,7 @@ func bounces(_ encrypted: borrowing DMABuffer<Encrypted>, _ shared: inout DMABuf
   shared.copyIn(encrypted.bytes)
 }
 
-func takesEachPair(_ opened: consuming OpenChannel) {
+func takesEachPair(_ opened: consuming OpenedChannel) {
   switch consume opened {
   case .hostVisible(let channel): keep(channel)
   case .encryptedRing(let channel): keep(channel)

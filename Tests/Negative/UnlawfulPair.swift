@@ -5,6 +5,6 @@
 
 import VSC
 
-func leak(_ channel: consuming Channel<HostVisible, Encrypted>) -> OpenChannel {
+func leak(_ channel: consuming Channel<HostVisible, Encrypted>) -> OpenedChannel {
   .hostVisible(channel)
 }

@@ -5,7 +5,7 @@
 
 import VSC
 
-func leak(_ opened: consuming OpenChannel) -> Channel<Encrypted, Encrypted>? {
+func leak(_ opened: consuming OpenedChannel) -> Channel<Encrypted, Encrypted>? {
   switch consume opened {
   case .hostVisible(let channel): return channel
   default: return nil
