@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Platform
 import Dispatch
+import Platform
 import Synchronization
 
 /// A value that one side will give and the other waits for, as a task or as a thread.
