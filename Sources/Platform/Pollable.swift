@@ -8,6 +8,11 @@ public protocol Pollable: ~Copyable, SendableMetatype {
   /// Does what there is to do, at most about `budget` units, so that a busy channel can't starve
   /// the others.
   ///
+  /// The worker knows the value by its metadata only. Where the value's type is generic, compile
+  /// this method for each type that it will have (`@_specialize(where Ring == HostVisible, ...)`,
+  /// once for each pair of memories): all that it calls is compiled with it then, and looks up no
+  /// types for each packet. That was a factor of three.
+  ///
   /// - Returns: units of work done: 0 tells the worker that it may sleep soon; nil that this
   ///   value is finished and is to be dropped. Whatever was taken from a ring is work, even if it
   ///   was dropped: only after work does the worker arm again, and look once more, before it sleeps.

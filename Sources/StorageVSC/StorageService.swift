@@ -59,6 +59,10 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
 
   // MARK: - Pollable
 
+  // For the reason that `Pollable.poll` tells.
+  @_specialize(where Ring == HostVisible, External == HostVisible)
+  @_specialize(where Ring == Encrypted, External == HostVisible)
+  @_specialize(where Ring == Encrypted, External == Encrypted)
   mutating func poll(budget: Int) -> Int? {
     // Packets that are not passed on count too: what was taken from the ring is work.
     let before = queue.received

@@ -112,6 +112,10 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
     unsafe application.deallocate()
   }
 
+  // For the reason that `Pollable.poll` tells.
+  @_specialize(where Ring == HostVisible, External == HostVisible)
+  @_specialize(where Ring == Encrypted, External == HostVisible)
+  @_specialize(where Ring == Encrypted, External == Encrypted)
   mutating func poll(budget: Int) -> Int? {
     let before = queue.received
     var work = 0

@@ -9,32 +9,41 @@ func runStorage(_ packets: Int) throws {
   let device = try HeapDevice()
   let worker = try Worker(.init(name: "datapath", spinRounds: 0))
   let owner = Device(device, workers: [worker])
-  try blocking { done in
-    let opened = try await owner.open(ChannelParameters(), on: worker)
-    switch consume opened {
-    case .hostVisible(let channel):
-      var pool: DMAPool<HostVisible> = try owner.makePool(count: 33, byteCount: 4096)
-      guard let answer = pool.take() else { throw WrongPacket() }
-      let queue = StorageQueue(channel, .init(depth: 32), answer: answer)
-      _ = worker.attach(
-        ReadPath(queue: queue, pool: pool, host: try HeapHost(device), packets: packets)
-      ) { done.signal() }
-    default: throw WrongPacket()
-    }
+  try blocking { done in try await ReadVSC(host: device, packets: packets, done: done).start(owner)
   }
   worker.stop()
 }
 
-private struct ReadPath: Pollable, ~Copyable {
-  var queue: StorageQueue<HostVisible, HostVisible>
-  var pool: DMAPool<HostVisible>
+/// A driver as authors write them: it does not know its pair of memories.
+private struct ReadVSC: VSC {
+  static var deviceClass: DeviceClass { .scsi }
+  let host: HeapDevice
+  let packets: Int
+  let done: DispatchSemaphore
+
+  func start<Ring: Visibility, External: Visibility>(
+    _ channel: consuming sending Channel<Ring, External>, of device: Device, on worker: Worker
+  ) async throws {
+    var pool: DMAPool<External> = try device.makePool(count: 33, byteCount: 4096)
+    guard let answer = pool.take() else { throw WrongPacket() }
+    let queue = StorageQueue(
+      channel, StorageQueue<Ring, External>.Configuration(depth: 32), answer: answer)
+    _ = worker.attach(
+      ReadPath(queue: queue, pool: pool, host: try HeapHost(host), packets: packets)
+    ) { done.signal() }
+  }
+}
+
+private struct ReadPath<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
+  var queue: StorageQueue<Ring, External>
+  var pool: DMAPool<External>
   var host: HeapHost
   let packets: Int
   var sent = 0
   var received = 0
 
   init(
-    queue: consuming StorageQueue<HostVisible, HostVisible>, pool: consuming DMAPool<HostVisible>,
+    queue: consuming StorageQueue<Ring, External>, pool: consuming DMAPool<External>,
     host: consuming HeapHost, packets: Int
   ) {
     self.queue = queue
@@ -43,6 +52,9 @@ private struct ReadPath: Pollable, ~Copyable {
     self.packets = packets
   }
 
+  @_specialize(where Ring == HostVisible, External == HostVisible)
+  @_specialize(where Ring == Encrypted, External == HostVisible)
+  @_specialize(where Ring == Encrypted, External == Encrypted)
   mutating func poll(budget: Int) -> Int? {
     do {
       guard queue.isReady else { return try startUp() }
@@ -83,7 +95,7 @@ private struct ReadPath: Pollable, ~Copyable {
   mutating func disarm() { queue.disarm() }
 
   /// A packet of 64 bytes: COMPLETE_IO, SRB status success, 4096 bytes moved (@24).
-  private static var success: InlineArray<64, UInt8> {
+  static var success: InlineArray<64, UInt8> {
     var bytes = InlineArray<64, UInt8>(repeating: 0)
     bytes[0] = 1
     bytes[12] = 52
