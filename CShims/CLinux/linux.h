@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -25,6 +26,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
@@ -103,18 +105,45 @@ static inline void vmbus_event_signal(int fd) {
   (void)ignored;
 }
 
-/// The count since the last call, 0 when there was none.
+static inline void vmbus_event_signal_if_ready(int fd) {
+  struct pollfd ready = {.fd = fd, .events = POLLOUT};
+  if (poll(&ready, 1, 0) > 0 && (ready.revents & POLLOUT) != 0) vmbus_event_signal(fd);
+}
+
+/// Whether a descriptor is an eventfd; it does not block from here on (as long as nobody who has it
+/// too says otherwise).
+static inline bool vmbus_adopt_event(int fd) {
+  char path[64], target[64];
+  snprintf(path, sizeof path, "/proc/self/fd/%d", fd);
+  ssize_t count = readlink(path, target, sizeof target - 1);
+  if (count < 0) return false;
+  target[count] = 0;
+  if (strcmp(target, "anon_inode:[eventfd]") != 0) return false;
+  int flags = fcntl(fd, F_GETFL);
+  return flags >= 0 && fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+}
+
+/// The count since the last call, 0 when there was none. It never blocks: whoever has the
+/// descriptor too may have made it blocking, so the call says that it must not (where the kernel
+/// knows how).
 static inline uint64_t vmbus_event_drain(int fd) {
+  const int no_wait = 8;  // RWF_NOWAIT
   uint64_t count = 0;
-  return read(fd, &count, sizeof count) == sizeof count ? count : 0;
+  struct iovec part = {.iov_base = &count, .iov_len = sizeof count};
+  long result = syscall(SYS_preadv2, fd, &part, 1, -1L, -1L, no_wait);
+  if (result < 0 && (errno == EOPNOTSUPP || errno == ENOSYS)) {
+    result = read(fd, &count, sizeof count);
+  }
+  return result == sizeof count ? count : 0;
 }
 
 static inline int vmbus_epoll_create(void) {
   return vmbus_result(epoll_create1(EPOLL_CLOEXEC));
 }
 
-static inline int vmbus_epoll_add(int epoll, int fd, uint64_t token) {
-  struct epoll_event event = {.events = EPOLLIN, .data = {.u64 = token}};
+static inline int vmbus_epoll_add(int epoll, int fd, uint64_t token, bool hang_up_only) {
+  struct epoll_event event = {
+      .events = hang_up_only ? EPOLLRDHUP : EPOLLIN, .data = {.u64 = token}};
   return vmbus_result(epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event));
 }
 
@@ -161,8 +190,9 @@ static inline int vmbus_listen(const char *_Nonnull path) {
   return fd;
 }
 
+/// The connection does not block: a guest that takes no answers must not stop its host.
 static inline int vmbus_accept(int listener) {
-  return vmbus_result(syscall(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC));
+  return vmbus_result(syscall(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
 }
 
 static inline int vmbus_connect(const char *_Nonnull path) {
@@ -295,7 +325,8 @@ static inline int vmbus_catch_termination(void) {
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_handler = vmbus_termination_handler;
-  action.sa_flags = SA_RESTART;
+  // The second one ends the process as it always did: an end that hangs can be ended.
+  action.sa_flags = SA_RESTART | (int)SA_RESETHAND;
   sigaction(SIGINT, &action, NULL);
   sigaction(SIGTERM, &action, NULL);
   signal(SIGPIPE, SIG_IGN);

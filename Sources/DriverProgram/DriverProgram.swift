@@ -29,13 +29,13 @@ extension DriverProgram {
     let driver = try makeDriver()
     let end = try await withDevice(Driver.deviceClass, options) { device in
       try await driver.start(device)
-      return await withTaskGroup(of: ChannelEnd?.self) { group in
+      return try await withThrowingTaskGroup(of: ChannelEnd?.self) { group in
         group.addTask {
-          try? await Termination.next()
+          try await Termination.next()
           return nil
         }
         group.addTask { await device.ended() }
-        let first = await group.next() ?? nil
+        let first = try await group.next() ?? nil
         group.cancelAll()
         return first
       }

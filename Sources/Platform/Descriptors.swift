@@ -50,6 +50,13 @@ public struct EventDescriptor: ~Copyable, Sendable {
   @discardableResult
   public static func drain(_ descriptor: Int32) -> UInt64 { vmbus_event_drain(descriptor) }
 
+  /// The same for a descriptor that somebody else may have made blocking: what can't be counted
+  /// any more need not be, and never blocks.
+  public func signalWithoutBlocking() { vmbus_event_signal_if_ready(rawValue) }
+
+  /// Whether a descriptor that a peer passed is an eventfd; makes it non-blocking.
+  public static func adopt(_ descriptor: Int32) -> Bool { vmbus_adopt_event(descriptor) }
+
   /// Signals a descriptor whose owner is elsewhere.
   public static func signal(_ descriptor: Int32) { vmbus_event_signal(descriptor) }
 }
@@ -63,8 +70,10 @@ public struct Epoll: ~Copyable, Sendable {
   }
 
   /// Watches a descriptor for input, hang-up and errors. Level-triggered.
-  public func add(_ descriptor: Int32, token: UInt64) throws(Errno) {
-    try checked(vmbus_epoll_add(owned.rawValue, descriptor, token))
+  public func add(
+    _ descriptor: Int32, token: UInt64, hangUpOnly: Bool = false
+  ) throws(Errno) {
+    try checked(vmbus_epoll_add(owned.rawValue, descriptor, token, hangUpOnly))
   }
 
   public func remove(_ descriptor: Int32) {

@@ -27,6 +27,9 @@ public struct PacketSocket: ~Copyable, Sendable {
       })
   }
 
+  /// Ends the connection for both sides; the descriptor stays open.
+  public func shutDown() { _ = shutdown(rawValue, Int32(SHUT_RDWR)) }
+
   /// Receives one message of at most 4096 bytes. Returns nil when the other side has closed.
   public func receive() throws(Errno) -> SocketMessage? {
     var bytes = [UInt8](repeating: 0, count: 4096)
@@ -37,9 +40,10 @@ public struct PacketSocket: ~Copyable, Sendable {
         owned.rawValue, buffer.baseAddress.unsafelyUnwrapped, buffer.count, &descriptors, &count)
     }
     guard length >= 0 else { throw Errno(rawValue: Int32(-length)) }
-    guard length > 0 else { return nil }
     bytes.removeLast(bytes.count - Int(length))
-    return SocketMessage(bytes: bytes, descriptors: Array(descriptors.prefix(Int(count))))
+    // It owns the descriptors, which come with an empty message too.
+    let message = SocketMessage(bytes: bytes, descriptors: Array(descriptors.prefix(Int(count))))
+    return length > 0 ? message : nil
   }
 }
 

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CLinux
-import Synchronization
 public import SystemPackage
 
 /// The signals that ask a program to end: SIGINT and SIGTERM.
@@ -16,47 +15,16 @@ public enum Termination {
   public static func next() async throws(Errno) {
     let worker = try Worker(.init(name: "signals", spinRounds: 0))
     let descriptor = unsafe vmbus_termination_fd().pointee
-    let waiter = Waiter()
+    let promise = Promise<Void>()
+    worker.watch(descriptor) {
+      EventDescriptor.drain(descriptor)
+      promise.keep(())
+    }
     await withTaskCancellationHandler {
-      await withCheckedContinuation { continuation in
-        waiter.wait(continuation)
-        worker.watch(descriptor) {
-          // Read in blocking mode: it is ready, or this would not be called.
-          EventDescriptor.drain(descriptor)
-          waiter.end()
-        }
-      }
+      await promise.value()
     } onCancel: {
-      waiter.end()
+      promise.keep(())
     }
     worker.stop()
-  }
-}
-
-/// Resumes one waiter once, whichever of the two comes first.
-private final class Waiter: Sendable {
-  private struct State {
-    var continuation: CheckedContinuation<Void, Never>?
-    var hasEnded = false
-  }
-
-  private let state = Lock(State())
-
-  func wait(_ continuation: CheckedContinuation<Void, Never>) {
-    let hasEnded = state.withLock { state in
-      if !state.hasEnded { state.continuation = continuation }
-      return state.hasEnded
-    }
-    if hasEnded { continuation.resume() }
-  }
-
-  func end() {
-    let continuation = state.withLock { state in
-      state.hasEnded = true
-      let continuation = state.continuation
-      state.continuation = nil
-      return continuation
-    }
-    continuation?.resume()
   }
 }

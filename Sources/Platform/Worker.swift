@@ -43,7 +43,7 @@ public final class Worker: TaskExecutor, Sendable {
     case call(@Sendable () -> Void)
     case attach(PollEntry, ended: (@Sendable () -> Void)?)
     case detach(UInt64)
-    case watch(Int32, @Sendable () -> Void)
+    case watch(Int32, hangUpOnly: Bool, @Sendable () -> Void)
     case unwatch(Int32)
     case stop
   }
@@ -110,8 +110,14 @@ public final class Worker: TaskExecutor, Sendable {
 
   /// Wakes the worker when a descriptor is ready, and calls `drain` there, which must make it
   /// unready again. All values are polled after that.
-  public func watch(_ descriptor: Int32, drain: @escaping @Sendable () -> Void) {
-    deliver(.watch(descriptor, drain))
+  ///
+  /// - Parameters:
+  ///   - hangUpOnly: what can be read from the descriptor does not wake the worker, only its end.
+  ///   - drain: should own the descriptor: it is let go after the worker has stopped watching.
+  public func watch(
+    _ descriptor: Int32, hangUpOnly: Bool = false, drain: @escaping @Sendable () -> Void
+  ) {
+    deliver(.watch(descriptor, hangUpOnly: hangUpOnly, drain))
   }
 
   public func unwatch(_ descriptor: Int32) { deliver(.unwatch(descriptor)) }
@@ -179,12 +185,15 @@ public final class Worker: TaskExecutor, Sendable {
   }
 
   func handle(_ mail: Mail) {
+    // What came after `stop`, in the same batch.
+    if isOver { return handleAfterEnd(mail) }
     switch mail {
     case .job(let job): unsafe job.runSynchronously(on: asUnownedTaskExecutor())
     case .call(let body): body()
     case .attach(let entry, let ended): unsafe loop.pointee.attach(entry, ended: ended)
     case .detach(let identifier): unsafe loop.pointee.detach(identifier)
-    case .watch(let descriptor, let drain): unsafe loop.pointee.watch(descriptor, drain)
+    case .watch(let descriptor, let hangUpOnly, let drain):
+      unsafe loop.pointee.watch(descriptor, hangUpOnly: hangUpOnly, drain)
     case .unwatch(let descriptor): unsafe loop.pointee.unwatch(descriptor)
     case .stop: unsafe loop.pointee.stop()
     }

@@ -182,16 +182,20 @@ struct WorkerLoop: ~Copyable {
     ended.removeValue(forKey: entry.identifier)?()
   }
 
-  mutating func watch(_ descriptor: Int32, _ drain: @escaping @Sendable () -> Void) {
+  mutating func watch(
+    _ descriptor: Int32, hangUpOnly: Bool, _ drain: @escaping @Sendable () -> Void
+  ) {
     watched[descriptor] = drain
     // Fails only for a descriptor that can't be polled or is watched already; then it never wakes
     // this worker, and its owner, who passed it, is at fault.
-    try? epoll.add(descriptor, token: UInt64(UInt32(bitPattern: descriptor)) + 1)
+    try? epoll.add(
+      descriptor, token: UInt64(UInt32(bitPattern: descriptor)) + 1, hangUpOnly: hangUpOnly)
   }
 
   mutating func unwatch(_ descriptor: Int32) {
-    watched[descriptor] = nil
+    // In this order: `drain` may own the descriptor, and one that is closed can't be removed.
     epoll.remove(descriptor)
+    watched[descriptor] = nil
   }
 
   mutating func stop() {

@@ -25,10 +25,18 @@ final class BusCore: Sendable {
     case unload
   }
 
+  typealias Waiter = CheckedContinuation<Result<ControlStatus, TransportError>, Never>
+
+  struct Resumption: Sendable {
+    let continuation: Waiter
+    let result: Result<ControlStatus, TransportError>
+  }
+
   struct State: ~Copyable {
     var client: ControlClient
     var devices: [ChannelID: SimulatedDevice] = [:]
-    var waiting: [Awaited: CheckedContinuation<Result<ControlStatus, TransportError>, Never>] = [:]
+    var waiting: [Awaited: Waiter] = [:]
+    var resumptions: [Resumption] = []
     var workers: [(worker: Worker, processor: Int)] = []
     var kept: [PageAllocation] = []
     var refused = 0
@@ -47,7 +55,9 @@ final class BusCore: Sendable {
     state = Lock(State(client: ControlClient(client)))
     control.watch(machine.processors[0].interrupt.rawValue) { [weak self] in self?.interrupted() }
     // Nothing comes on the socket unasked: what wakes this is the host's end.
-    control.watch(machine.socketDescriptor) { [weak self] in self?.socketReady() }
+    control.watch(machine.socketDescriptor, hangUpOnly: true) { [weak self] in
+      self?.socketHungUp()
+    }
   }
 
   // MARK: - Asking and waiting
@@ -72,10 +82,11 @@ final class BusCore: Sendable {
     defer { timeout.cancel() }
     let result: Result<ControlStatus, TransportError> = await withCheckedContinuation {
       continuation in
-      state.withLock { state in
-        guard !state.isGone else { return continuation.resume(returning: .failure(.hostGone)) }
-        guard state.waiting[awaited] == nil else {
-          return continuation.resume(returning: .failure(.alreadyOpen))
+      locked { state in
+        guard !state.isGone, state.waiting[awaited] == nil else {
+          let error: TransportError = state.isGone ? .hostGone : .alreadyOpen
+          return state.resumptions.append(
+            Resumption(continuation: continuation, result: .failure(error)))
         }
         state.waiting[awaited] = continuation
         perform(request, &state, for: awaited)
@@ -86,7 +97,7 @@ final class BusCore: Sendable {
 
   /// Does what `request` says; nobody waits.
   func tell(_ request: (inout State) throws(ControlError) -> [ClientAction]) {
-    state.withLock { state in perform(request, &state, for: nil) }
+    locked { state in perform(request, &state, for: nil) }
   }
 
   private func perform(
@@ -101,18 +112,29 @@ final class BusCore: Sendable {
     }
   }
 
-  func withState<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
-    state.withLock { body(&$0) }
+  /// Those who wait are resumed when the lock is free again: what they do next may need it.
+  func locked<Result: Sendable>(_ body: (inout State) -> Result) -> Result {
+    let (result, resumptions) = state.withLock { state in
+      let result = body(&state)
+      let resumptions = state.resumptions
+      state.resumptions = []
+      return (result, resumptions)
+    }
+    for resumption in resumptions {
+      resumption.continuation.resume(returning: resumption.result)
+    }
+    return result
   }
 
   private func resume(_ awaited: Awaited, _ result: Result<ControlStatus, TransportError>) {
-    state.withLock { resume(awaited, result, &$0) }
+    locked { resume(awaited, result, &$0) }
   }
 
   private func resume(
     _ awaited: Awaited, _ result: Result<ControlStatus, TransportError>, _ state: inout State
   ) {
-    state.waiting.removeValue(forKey: awaited)?.resume(returning: result)
+    guard let continuation = state.waiting.removeValue(forKey: awaited) else { return }
+    state.resumptions.append(Resumption(continuation: continuation, result: result))
   }
 
   // MARK: - What the host says
@@ -123,7 +145,8 @@ final class BusCore: Sendable {
     while let (bytes, moreWait) = processor.takeMessage() {
       if moreWait { try? machine.endOfMessage(processor) }
       guard !bytes.isEmpty else { continue }
-      state.withLock { state in
+      locked { state in
+        guard !state.isGone else { return }
         perform(
           state.client.receive(unsafe bytes.span.bytes, origin: machine.origin), &state)
       }
@@ -157,17 +180,17 @@ final class BusCore: Sendable {
   private func post(_ message: OutgoingMessage, _ connectionID: UInt32, _ state: inout State) {
     // The host is behind: wait longer each time, two seconds in all.
     for attempt in 0..<11 {
-      guard
-        let status = try? machine.postMessage(message, connectionID: connectionID),
-        status != .success
-      else { break }
+      guard let status = try? machine.postMessage(message, connectionID: connectionID) else {
+        break
+      }
+      if status == .success { return }
       guard status == .insufficientBuffers else {
-        // First contact on a connection that an old host does not know: as if it had refused.
         logger.warning("message refused: \(status)")
-        return hostGone(&state)
+        break
       }
       vmbus_sleep_milliseconds(1 << UInt32(attempt))
     }
+    hostGone(&state)
   }
 
   private func offered(_ offer: OfferChannel, _ state: inout State) {
@@ -176,6 +199,7 @@ final class BusCore: Sendable {
   }
 
   private func rescinded(_ channel: ChannelID, _ state: inout State) {
+    resume(.open(channel), .failure(.rescinded), &state)
     guard let device = state.devices.removeValue(forKey: channel) else { return }
     let client = device.end(.rescinded)
     if client == .unused {
@@ -190,10 +214,9 @@ final class BusCore: Sendable {
 
   // MARK: - The end
 
-  private func socketReady() {
-    guard vmbus_has_hung_up(machine.socketDescriptor) else { return }
+  private func socketHungUp() {
     control.unwatch(machine.socketDescriptor)
-    state.withLock { hostGone(&$0) }
+    locked { hostGone(&$0) }
   }
 
   private func hostGone(_ state: inout State) {
@@ -206,8 +229,8 @@ final class BusCore: Sendable {
   }
 
   func shutDown() {
-    state.withLock { hostGone(&$0) }
-    let watched = state.withLock { state in
+    locked { hostGone(&$0) }
+    let watched = locked { state in
       let workers = state.workers
       state.workers = []
       return workers
@@ -221,21 +244,21 @@ final class BusCore: Sendable {
   // MARK: - For the bus and its devices
 
   var devices: [any DeviceTransport] {
-    state.withLock { $0.devices.values.sorted { $0.identity.channel < $1.identity.channel } }
+    locked { $0.devices.values.sorted { $0.identity.channel < $1.identity.channel } }
   }
 
-  var connection: ClientConnection? { state.withLock { $0.client.connection } }
+  var connection: ClientConnection? { locked { $0.client.connection } }
 
-  var refusedMessages: Int { state.withLock { $0.refused } }
+  var refusedMessages: Int { locked { $0.refused } }
 
-  var isGone: Bool { state.withLock { $0.isGone } }
+  var isGone: Bool { locked { $0.isGone } }
 
   /// Keeps memory that the host may still use until this guest is gone.
-  func keep(_ pages: PageAllocation) { state.withLock { $0.kept.append(pages) } }
+  func keep(_ pages: PageAllocation) { locked { $0.kept.append(pages) } }
 
   /// The virtual processor that a worker is to this guest.
   func processor(of worker: Worker) throws(TransportError) -> Int {
-    let found = state.withLock { state -> Int? in
+    let found = locked { state -> Int? in
       if let known = state.workers.first(where: { $0.worker === worker }) { return known.processor }
       let next = state.workers.count + 1
       guard next < machine.processors.count else { return nil }

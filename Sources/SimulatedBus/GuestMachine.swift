@@ -192,6 +192,8 @@ final class GuestMachine: @unchecked Sendable {
         try socket.send(bytes, descriptors: descriptors)
         return try socket.receive()
       } catch {
+        // A late answer would be taken for the next call's: this connection is over.
+        socket.shutDown()
         return nil
       }
     }

@@ -17,10 +17,14 @@ final class SimulatedDevice: DeviceTransport {
     var isOpening = false
     var end: ChannelEnd?
     var allocations: [PageAllocation] = []
+    /// False once the host has not said that it is done with a channel's memory.
+    var isQuiet = true
     /// Those who wait for the end.
-    var ending: [CheckedContinuation<ChannelEnd, Never>] = []
+    var ending: [Promise<ChannelEnd>] = []
     /// Those who wait until the channel is closed for good.
     var closing: [CheckedContinuation<Void, Never>] = []
+
+    var isClosed: Bool { channel == nil && !isOpening }
   }
 
   enum Use {
@@ -61,7 +65,7 @@ final class SimulatedDevice: DeviceTransport {
       return nil
     }
     if let refusal { throw refusal }
-    defer { state.withLock { $0.isOpening = false } }
+    defer { settleClosing { $0.isOpening = false } }
     guard let confidentiality = offer.flags.confidentiality else {
       throw .unlawfulFlags(offer.flags)
     }
@@ -107,7 +111,7 @@ final class SimulatedDevice: DeviceTransport {
       throw .outOfMemory(.hostVisible, byteCount: ring.byteCount)
     }
     // The id is known before the answer can be: this thread posts under the lock.
-    let reserved = bus.withState { state in
+    let reserved = bus.locked { state in
       do throws(ControlError) {
         return Result<(GPADLID, [ClientAction]), ControlError>.success(
           try state.client.createGPADL(id, ranges: [range]))
@@ -118,14 +122,21 @@ final class SimulatedDevice: DeviceTransport {
     switch reserved {
     case .failure(let error): throw .system("GPADL", code: 0, text: "\(error)")
     case .success(let (gpadl, actions)):
-      let status = try await bus.ask(.gpadl(gpadl)) { _ throws(ControlError) in actions }
+      let status: ControlStatus
+      do throws(TransportError) {
+        status = try await bus.ask(.gpadl(gpadl)) { _ throws(ControlError) in actions }
+      } catch {
+        // The host knows the pages, and may still take them up.
+        bus.keep(ring)
+        throw error
+      }
       guard status.isSuccess else { throw .gpadlRefused(status) }
       return gpadl
     }
   }
 
   /// The memory is kept until the host has said that it is done with it (law 3), and if it never
-  /// says so, as long as this guest lives.
+  /// says so, as long as this guest lives; and so is all DMA memory then.
   private func tearDown(_ gpadl: GPADLID, _ ring: PageAllocation) async {
     do throws(TransportError) {
       _ = try await bus.ask(.teardown(gpadl)) { state throws(ControlError) in
@@ -133,6 +144,7 @@ final class SimulatedDevice: DeviceTransport {
       }
     } catch {
       bus.keep(ring)
+      state.withLock { $0.isQuiet = false }
     }
   }
 
@@ -154,18 +166,22 @@ final class SimulatedDevice: DeviceTransport {
       state.ending = []
       return (state.channel, waiting)
     }
-    for continuation in waiting { continuation.resume(returning: reason) }
+    for promise in waiting { promise.keep(reason) }
     channel?.end(reason)
     return channel == nil ? .unused : .inUse
   }
 
   func ended() async -> ChannelEnd {
-    await withCheckedContinuation { continuation in
-      let end = state.withLock { state in
-        if state.end == nil { state.ending.append(continuation) }
-        return state.end
-      }
-      if let end { continuation.resume(returning: end) }
+    let promise = Promise<ChannelEnd>()
+    let end = state.withLock { state in
+      if state.end == nil { state.ending.append(promise) }
+      return state.end
+    }
+    if let end { return end }
+    return await withTaskCancellationHandler {
+      await promise.value()
+    } onCancel: {
+      promise.keep(.closed)
     }
   }
 
@@ -178,32 +194,39 @@ final class SimulatedDevice: DeviceTransport {
       if wasRescinded {
         bus.tell { state throws(ControlError) in try state.client.release(channel.id) }
       }
-      let waiting = state.withLock { state in
-        state.channel = nil
-        let waiting = state.closing
-        state.closing = []
-        return waiting
-      }
-      for continuation in waiting { continuation.resume() }
+      settleClosing { $0.channel = nil }
     }
+  }
+
+  /// Changes the state, and tells those who wait for the close when it is closed.
+  private func settleClosing(_ change: (inout State) -> Void) {
+    let waiting = state.withLock { state -> [CheckedContinuation<Void, Never>] in
+      change(&state)
+      guard state.isClosed else { return [] }
+      let waiting = state.closing
+      state.closing = []
+      return waiting
+    }
+    for continuation in waiting { continuation.resume() }
   }
 
   /// Returns when the channel is closed: its driver must have been dropped.
   func close() async {
     await withCheckedContinuation { continuation in
       let isClosed = state.withLock { state in
-        if state.channel != nil { state.closing.append(continuation) }
-        return state.channel == nil
+        if !state.isClosed { state.closing.append(continuation) }
+        return state.isClosed
       }
       if isClosed { continuation.resume() }
     }
-    let allocations = state.withLock { state in
+    let (allocations, isQuiet) = state.withLock { state in
       let allocations = state.allocations
       state.allocations = []
-      return allocations
+      return (allocations, state.isQuiet)
     }
-    // A host that is gone without a word may still have the memory mapped.
-    if bus.isGone { for pages in allocations { bus.keep(pages) } }
+    // A host that is gone without a word may still have the memory mapped, and one that did not
+    // answer may still use it.
+    if !isQuiet || bus.isGone { for pages in allocations { bus.keep(pages) } }
   }
 }
 

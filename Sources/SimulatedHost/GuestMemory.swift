@@ -23,6 +23,8 @@ public enum GuestMemoryError: Error, Equatable, Sendable {
   case badRegion(index: Int)
   /// A memory file could be cut off behind our back, or is no memory file.
   case notSealed(file: Int)
+  /// The pages of a ring lie in too many places.
+  case tooFragmented
   case system(Errno)
 }
 
@@ -33,6 +35,7 @@ extension GuestMemoryError: CustomStringConvertible {
       "guest page 0x\(String(page, radix: 16)) may not be seen here"
     case .badRegion(let index): "region \(index) of the guest's memory lies outside of its file"
     case .notSealed(let file): "memory file \(file) of the guest is not sealed against shrinking"
+    case .tooFragmented: "the ring's pages lie in too many places"
     case .system(let error): "guest memory: \(error)"
     }
   }
@@ -110,6 +113,7 @@ public final class GuestMemory: @unchecked Sendable {
   }
 
   private let regionCount: Int
+  static let maximumRuns = 600
 
   deinit { unsafe regions.deallocate() }
 
@@ -154,6 +158,8 @@ public final class GuestMemory: @unchecked Sendable {
       if let last = runs.last, last.offset + last.byteCount == offset {
         runs[runs.count - 1].byteCount += 4096
       } else {
+        // Each is a mapping of its own, and the system has a limit for all of them.
+        guard runs.count < Self.maximumRuns else { throw .tooFragmented }
         runs.append((offset, 4096))
       }
     }

@@ -78,7 +78,7 @@ final class GuestSynIC: @unchecked Sendable {
     }
     // The type last: with it the slot is full.
     unsafe type.pointee.store(SynIC.vmbusMessage, ordering: .sequentiallyConsistent)
-    interrupt.signal()
+    interrupt.signalWithoutBlocking()
   }
 
   /// Sets a channel's event flag, and raises the interrupt unless it was set already.
@@ -92,6 +92,6 @@ final class GuestSynIC: @unchecked Sendable {
     let word = unsafe (page + offset).assumingMemoryBound(to: Atomic<UInt64>.self)
     let bit = UInt64(1) << UInt64(flag % 64)
     let before = unsafe word.pointee.bitwiseOr(bit, ordering: .sequentiallyConsistent).oldValue
-    if before & bit == 0 { interrupt.signal() }
+    if before & bit == 0 { interrupt.signalWithoutBlocking() }
   }
 }

@@ -52,6 +52,8 @@ public struct HostChannel: ~Copyable {
 
   /// The next packet of the guest, copied out, or nil when there is none.
   public mutating func receive() throws(RingError) -> Packet? {
+    // Whatever still lies in the ring: the guest's memory is not touched any more.
+    if isClosed { return nil }
     let packet = try consumer.receive(into: &buffer)
     if let packet, let capture { record(packet, in: capture) }
     return packet
@@ -137,8 +139,9 @@ public struct HostChannel: ~Copyable {
     flush()
     if isClosed { return true }
     do throws(RingError) {
-      if let byteCount, try producer.waitForSpace(Packet.byteCount(payload: byteCount)) {
-        return true
+      if let byteCount {
+        // Without room for an answer, requests that wait are no reason to stay awake.
+        return try producer.waitForSpace(Packet.byteCount(payload: byteCount))
       }
       return try consumer.arm()
     } catch {
@@ -174,26 +177,27 @@ public final class HostChannelState: @unchecked Sendable {
   let isClosed = Atomic<Bool>(false)
   private let mapping: MappedMemory
   private let split: Int
-  private let doorbell: Partition.DoorbellBox
+  /// The doorbell is the guest's too, which could take the signal: the worker is told directly.
+  private let wake: @Sendable () -> Void
   private let released: @Sendable () -> Void
   /// The device asks the host to take it back from all guests.
   let rescind: @Sendable () -> Void
 
   init(
-    _ mapping: consuming MappedMemory, split: Int, doorbell: Partition.DoorbellBox,
+    _ mapping: consuming MappedMemory, split: Int, wake: @escaping @Sendable () -> Void,
     rescind: @escaping @Sendable () -> Void, released: @escaping @Sendable () -> Void
   ) {
     self.rescind = rescind
     self.mapping = mapping
     self.split = split
-    self.doorbell = doorbell
+    self.wake = wake
     self.released = released
   }
 
   /// The host tells the device to let go, and wakes it.
   func close() {
     isClosed.store(true, ordering: .sequentiallyConsistent)
-    doorbell.event.signal()
+    wake()
   }
 
   /// The device has let go.

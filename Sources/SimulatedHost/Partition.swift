@@ -22,10 +22,18 @@ final class Partition: @unchecked Sendable {
   private var synICs: [GuestSynIC] = []
   private var server: ControlServer
   private var doorbells: [UInt32: DoorbellBox] = [:]
-  private var channels: [ChannelID: HostChannelState] = [:]
+  private var channels: [ChannelID: OpenedChannel] = [:]
+  /// Channels whose device goes as soon as it has let go of the guest's memory.
+  private var revoking: Set<ChannelID> = []
   private var deviceOf: [ChannelID: Int] = [:]
   private var isGone = false
+  static let maximumDoorbells = 4096
   private(set) var refusedMessages: UInt64 = 0
+
+  private struct OpenedChannel {
+    let state: HostChannelState
+    let connectionID: UInt32
+  }
 
   /// A box, since dictionaries hold no noncopyable values.
   final class DoorbellBox: Sendable {
@@ -59,6 +67,8 @@ final class Partition: @unchecked Sendable {
     do throws(Errno) {
       guard let received = try socket.receive() else { return leave("closed the connection") }
       message = received
+    } catch .wouldBlock {
+      return
     } catch {
       return leave("connection broke: \(error)")
     }
@@ -116,9 +126,9 @@ final class Partition: @unchecked Sendable {
     do throws(GuestMemoryError) {
       let memory = try GuestMemory(regions, fileCount: Int(join.fileCount), from: message)
       for processor in 0..<Int(join.processorCount) {
-        guard let interrupt = message.takeDescriptor(Int(join.fileCount) + processor) else {
-          return .invalidParameter
-        }
+        guard let interrupt = message.takeDescriptor(Int(join.fileCount) + processor),
+          EventDescriptor.adopt(interrupt.rawValue)
+        else { return .invalidParameter }
         synICs.append(GuestSynIC(memory, interrupt: interrupt))
       }
       self.memory = memory
@@ -149,7 +159,6 @@ final class Partition: @unchecked Sendable {
   }
 
   private func bindEvent(_ connectionID: UInt32) {
-    guard doorbells.count < 4096 else { return answer(.insufficientBuffers) }
     do throws(Errno) {
       let box = try doorbell(connectionID)
       answer(.success, descriptors: [box.event.rawValue])
@@ -161,6 +170,9 @@ final class Partition: @unchecked Sendable {
 
   private func doorbell(_ connectionID: UInt32) throws(Errno) -> DoorbellBox {
     if let box = doorbells[connectionID] { return box }
+    guard memory != nil, doorbells.count < Self.maximumDoorbells else {
+      throw .tooManyOpenFiles
+    }
     let box = try DoorbellBox()
     doorbells[connectionID] = box
     return box
@@ -215,16 +227,27 @@ final class Partition: @unchecked Sendable {
   /// A GPADL is accepted when each of its pages may be seen.
   private func checkGPADL(_ channel: ChannelID, _ gpadl: GPADLID) {
     var status = ControlStatus.success
-    if let memory, let ranges = server.gpadl(gpadl, of: channel) {
+    let views = views(of: channel)
+    if let memory, let ranges = server.gpadlBeingCreated(gpadl, of: channel) {
       for range in ranges {
-        for page in range.gpns where !isVisible(page, memory) { status = .unsuccessful }
+        for page in range.gpns where !views.contains(where: { memory.contains(page, in: $0) }) {
+          status = .unsuccessful
+        }
       }
     }
     perform(server.gpadlCompleted(gpadl, status))
   }
 
-  private func isVisible(_ page: GPN, _ memory: GuestMemory) -> Bool {
-    memory.contains(page, in: .hostVisible) || memory.contains(page, in: .encrypted)
+  /// The memory that GPADLs of a channel may lie in: its ring's, and its external data's.
+  private func views(of channel: ChannelID) -> [GuestMemoryView] {
+    guard server.connection?.isConfidential == true, let index = deviceOf[channel],
+      let device = host.devices[index]
+    else { return [.hostVisible] }
+    switch device.vsp.offer.flags.confidentiality {
+    case .ringAndExternalMemory: return [.encrypted]
+    case .ring: return [.encrypted, .hostVisible]
+    case .hostVisible, nil: return [.hostVisible]
+    }
   }
 
   // MARK: - Devices
@@ -239,14 +262,22 @@ final class Partition: @unchecked Sendable {
     }
   }
 
-  /// The device goes: its channel ends first.
+  /// The device goes. An open channel ends first: the guest is told when its memory is not
+  /// touched any more.
   func revoke(device index: Int) {
-    for (id, device) in deviceOf where device == index {
-      channels[id]?.close()
-      channels[id] = nil
-      do throws(ControlError) { perform(try server.revoke(id)) } catch {
-        logger.error("device can't be revoked: \(error)")
+    for (id, device) in deviceOf where device == index && !revoking.contains(id) {
+      if let channel = channels[id] {
+        revoking.insert(id)
+        channel.state.close()
+      } else {
+        finishRevoke(id)
       }
+    }
+  }
+
+  private func finishRevoke(_ id: ChannelID) {
+    do throws(ControlError) { perform(try server.revoke(id)) } catch {
+      logger.debug("device can't be revoked: \(error)")
     }
   }
 
@@ -256,7 +287,8 @@ final class Partition: @unchecked Sendable {
 
   private func tryOpen(_ request: OpenRequest) -> ControlStatus {
     guard let memory, let index = deviceOf[request.channel], let device = host.devices[index],
-      request.targetVP < synICs.count, channels[request.channel] == nil
+      request.targetVP < synICs.count, channels[request.channel] == nil,
+      !channels.values.contains(where: { $0.connectionID == request.connectionID })
     else { return .unsuccessful }
     let view: GuestMemoryView = request.confidentiality == .hostVisible ? .hostVisible : .encrypted
     do {
@@ -265,7 +297,8 @@ final class Partition: @unchecked Sendable {
       let (control, worker, number) = (host.control, host.worker(for: index), number)
       let id = request.channel
       let state = HostChannelState(
-        mapping, split: Int(request.downstreamPageOffset) * 4096, doorbell: box,
+        mapping, split: Int(request.downstreamPageOffset) * 4096,
+        wake: { worker.post {} },
         rescind: { [weak host] in host?.revoke(index) },
         released: { [weak self] in
           worker.unwatch(box.event.rawValue)
@@ -280,9 +313,8 @@ final class Partition: @unchecked Sendable {
         logger.warning("channel \(id) refused: \(error)")
         return .unsuccessful
       }
-      channels[id] = state
-      let descriptor = box.event.rawValue
-      worker.watch(descriptor) { EventDescriptor.drain(descriptor) }
+      channels[id] = OpenedChannel(state: state, connectionID: request.connectionID)
+      worker.watch(box.event.rawValue) { box.event.drain() }
       device.vsp.open(channel, on: worker)
       logger.debug("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
       return .success
@@ -293,17 +325,21 @@ final class Partition: @unchecked Sendable {
   }
 
   private func close(_ id: ChannelID) {
-    guard let state = channels[id] else {
+    guard let channel = channels[id] else {
       // Its device has let go before: the ring was corrupt.
       return perform(server.closeCompleted(id))
     }
-    state.close()
+    channel.state.close()
   }
 
   /// A device let go of a channel: because it was closed, or because its ring was corrupt.
   private func closed(_ id: ChannelID) {
-    guard let state = channels.removeValue(forKey: id) else { return }
-    if state.isClosed.load(ordering: .relaxed) {
+    guard let channel = channels.removeValue(forKey: id) else { return }
+    doorbells[channel.connectionID] = nil
+    let state = channel.state
+    if revoking.remove(id) != nil {
+      finishRevoke(id)
+    } else if state.isClosed.load(ordering: .relaxed) {
       perform(server.closeCompleted(id))
     } else {
       logger.warning("channel \(id): its ring is corrupt, it is served no more")
@@ -317,7 +353,7 @@ final class Partition: @unchecked Sendable {
     logger.info("guest \(reason)")
     host.control.unwatch(socket.rawValue)
     perform(server.disconnect())
-    for state in channels.values { state.close() }
+    for channel in channels.values { channel.state.close() }
     host.remove(self)
   }
 

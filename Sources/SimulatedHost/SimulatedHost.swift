@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CLinux
 public import Logging
 public import Platform
 import Synchronization
@@ -42,13 +43,25 @@ public final class SimulatedHost: Sendable {
   }
 
   /// Listens at `path`.
-  public init(path: String, _ configuration: Configuration = Configuration()) throws(Errno) {
+  ///
+  /// - Parameter devices: those that the first guest finds already.
+  public init(
+    path: String, _ configuration: Configuration = Configuration(),
+    devices: [(vsp: any VSP, faults: [FaultPlan])] = []
+  ) throws(Errno) {
     listener = try Listener(path)
     self.path = path
     core = try HostCore(configuration)
     let (core, listener) = (core, listener)
+    for device in devices { _ = core.add(HostDevice(vsp: device.vsp, faults: device.faults)) }
     core.control.watch(listener.socket.owned.rawValue) {
-      while let socket = try? listener.socket.accept() { core.add(socket) }
+      do throws(Errno) {
+        while let socket = try listener.socket.accept() { core.add(socket) }
+      } catch {
+        // Out of descriptors, say. The one who knocks stays at the door; not so often.
+        core.logger.error("a guest can't be let in: \(error)")
+        vmbus_sleep_milliseconds(50)
+      }
     }
   }
 
@@ -89,6 +102,7 @@ final class HostCore: @unchecked Sendable {
   private var partitions: [Int: Partition] = [:]
   private var nextPartition = 1
   private let nextDevice = Atomic<Int>(0)
+  static let maximumPartitions = 256
 
   init(_ configuration: SimulatedHost.Configuration) throws(Errno) {
     self.configuration = configuration
@@ -96,7 +110,13 @@ final class HostCore: @unchecked Sendable {
     control = try Worker(.init(name: "vmbus-control", spinRounds: 0))
     var workers: [Worker] = []
     for worker in configuration.workers.isEmpty ? [.init(name: "vsp")] : configuration.workers {
-      workers.append(try Worker(worker))
+      do throws(Errno) {
+        workers.append(try Worker(worker))
+      } catch {
+        control.stop()
+        for worker in workers { worker.stop() }
+        throw error
+      }
     }
     self.workers = workers
   }
@@ -124,6 +144,9 @@ final class HostCore: @unchecked Sendable {
 
   /// On the control thread.
   func add(_ socket: consuming PacketSocket) {
+    guard partitions.count < Self.maximumPartitions else {
+      return logger.error("a guest was turned away: there are \(partitions.count)")
+    }
     let partition = Partition(self, number: nextPartition, socket: socket)
     partitions[nextPartition] = partition
     nextPartition += 1

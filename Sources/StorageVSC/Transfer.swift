@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Platform
+
 /// What one user asked for. The service cuts it into chunks.
 ///
 /// The user's side fills it in and waits for `outcome`; everything else belongs to the worker

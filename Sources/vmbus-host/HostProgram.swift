@@ -82,17 +82,17 @@ struct HostProgram: ParsableCommand {
     }
     let host: SimulatedHost
     do throws(Errno) {
-      host = try SimulatedHost(path: socket, configuration)
+      host = try SimulatedHost(
+        path: socket, configuration,
+        devices: devices.enumerated().map { index, device in
+          (device, fault.filter { $0.disk == index }.map(\.plan))
+        })
     } catch .addressInUse {
       throw ProgramFailure(.unavailable, "\(socket): another host listens there, or it is a file")
     } catch .invalidArgument {
       throw ProgramFailure(.usage, "a processor of --cpu is not one that this process may use")
     } catch {
       throw ProgramFailure(.cannotCreate, "\(socket): \(error)")
-    }
-    for (index, device) in devices.enumerated() {
-      let plans = fault.filter { $0.disk == index }.map(\.plan)
-      host.add(device, faults: plans)
     }
     logger.info("listening on \(socket) with \(devices.count) disks")
     _ = Termination.wait()

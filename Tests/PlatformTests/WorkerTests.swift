@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Platform
 import Synchronization
 import Testing
+
+@testable import Platform
 
 /// Counts up to a limit, asleep until it is woken.
 private struct Counter: Pollable, ~Copyable {
@@ -67,6 +68,18 @@ private final class Dropped: Sendable {
     }
     worker.stop()
     #expect(dropped.count.load(ordering: .relaxed) == 1)
+  }
+
+  @Test func whatComesAfterTheStopIsDroppedToo() async throws {
+    let worker = try Worker(.init(name: "test", spinRounds: 0))
+    await withCheckedContinuation { ended in
+      // In one batch: the worker is in this call until both are in the mailbox.
+      worker.post {
+        worker.deliver(.stop)
+        _ = worker.attach(Counter(tickets: Tickets(limit: 1))) { ended.resume() }
+      }
+    }
+    worker.stop()
   }
 
   @Test func asyncWorkRunsOnTheWorkersThread() async throws {

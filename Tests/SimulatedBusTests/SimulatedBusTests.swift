@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import EchoVSC
-import SimulatedBus
 import SimulatedHost
 import Testing
 import VSC
+
+@testable import SimulatedBus
 
 /// A socket path of its own for each test.
 func socketPath(_ name: String = #function) -> String {
@@ -175,6 +176,36 @@ func array(_ bytes: RawSpan) -> [UInt8] {
     await device.close()
     await bus.disconnect()
     worker.stop()
+    host.stop()
+  }
+
+  @Test func waitingForTheEndCanBeCancelled() async throws {
+    let host = try SimulatedHost(path: socketPath())
+    host.add(EchoVSP())
+    let bus = try await SimulatedBus.connect(path: host.path)
+    let transport = try #require(bus.devices.first)
+    let waiter = Task { await transport.ended() }
+    waiter.cancel()
+    #expect(await waiter.value == .closed)
+    await bus.disconnect()
+    host.stop()
+  }
+
+  /// Page 0x10000 is encrypted memory of this machine, 0x100000 host-visible, 5 is nothing.
+  @Test(arguments: [(GPN(0x10_0000), true), (0x1_0000, false), (5, false)])
+  func aGPADLOverMemoryThatTheHostMayNotSeeIsRefused(
+    _ page: GPN, _ isAccepted: Bool
+  ) async throws {
+    let host = try SimulatedHost(path: socketPath())
+    host.add(EchoVSP())
+    let bus = try await SimulatedBus.connect(path: host.path, .init(machine: .isolated))
+    let range = try #require(GPADLRange(pages: [page]))
+    let (id, actions) = try bus.core.locked { state in
+      Result { try state.client.createGPADL(1, ranges: [range]) }
+    }.get()
+    let status = try await bus.core.ask(.gpadl(id)) { _ throws(ControlError) in actions }
+    #expect(status.isSuccess == isAccepted)
+    await bus.disconnect()
     host.stop()
   }
 

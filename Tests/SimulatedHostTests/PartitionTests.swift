@@ -145,6 +145,55 @@ struct RawGuest: ~Copyable {
     host.stop()
   }
 
+  @Test func aGuestThatTakesNoAnswersDoesNotStopTheOthers() throws {
+    let host = try Self.makeHost()
+    let deaf = try RawGuest(host)
+    // More answers than a socket holds: the host gives that guest up.
+    var isCutOff = false
+    for _ in 0..<5000 where !isCutOff {
+      do {
+        try deaf.socket.send(LinkHeader(.endOfMessage).wireBytes + LinkNumber(0).wireBytes)
+      } catch {
+        isCutOff = true
+      }
+    }
+    let other = try RawGuest(host)
+    #expect(try other.call(.setSynIC, LinkSynIC().wireBytes) == .invalidParameter)
+    host.stop()
+  }
+
+  @Test func descriptorsOfEmptyAndWrongMessagesAreClosed() throws {
+    let listener = try PacketListener(
+      path: "/tmp/vmbus-test-fds-\(UInt32.random(in: 0 ... .max)).sock")
+    let sender = try PacketSocket(connectingTo: listener.path)
+    let accepted = try listener.accept()
+    guard let receiver = accepted else {
+      Issue.record("nobody came")
+      return
+    }
+    let before = try openDescriptors()
+    let event = try EventDescriptor()
+    for _ in 0..<20 {
+      try sender.send([1], descriptors: [event.rawValue, event.rawValue])
+      _ = try receiver.receive()
+    }
+    #expect(try openDescriptors() == before + 1)
+  }
+
+  @Test func anInterruptThatIsNoEventIsRefused() throws {
+    let host = try Self.makeHost()
+    let guest = try RawGuest(host)
+    let memory = try MemoryFile(name: "test", byteCount: 16 * 4096)
+    let pipe = try FileDescriptor.pipe()
+    #expect(
+      try guest.call(
+        .join, Self.join(), descriptors: [memory.owned.rawValue, pipe.writeEnd.rawValue])
+        == .invalidParameter)
+    try pipe.readEnd.close()
+    try pipe.writeEnd.close()
+    host.stop()
+  }
+
   @Test func aSecondHostAtTheSamePathIsRefused() throws {
     let host = try Self.makeHost()
     #expect(throws: Errno.addressInUse) { try SimulatedHost(path: host.path) }

@@ -48,6 +48,7 @@ struct StorVSPServer: Pollable, ~Copyable {
   }
 
   mutating func poll(budget: Int) -> Int? {
+    if channel.isClosed { return nil }
     var work = 0
     do {
       while work < budget {

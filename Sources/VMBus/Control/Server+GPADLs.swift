@@ -12,6 +12,14 @@ extension ControlServer {
     return gpadl.ranges
   }
 
+  /// The ranges of a GPADL that `.createGPADL` asks a device about.
+  public func gpadlBeingCreated(_ id: GPADLID, of channel: ChannelID) -> [GPADLRange]? {
+    guard let gpadl = gpadls[id], gpadl.channel == channel, case .creating = gpadl.phase else {
+      return nil
+    }
+    return gpadl.ranges
+  }
+
   mutating func handleGPADLHeader(_ header: GPADLHeader, _ words: [UInt64]) -> [ServerAction] {
     // Whatever is wrong with a header is answered: the guest waits for it.
     do throws(ControlError) {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Dispatch
-import Platform
 import Synchronization
 
 /// A value that one side will give and the other waits for, as a task or as a thread.
-final class Promise<Value: Sendable>: Sendable {
+public final class Promise<Value: Sendable>: Sendable {
   private enum State {
     case empty
     case task(CheckedContinuation<Value, Never>)
@@ -15,9 +14,11 @@ final class Promise<Value: Sendable>: Sendable {
 
   private let state = Lock(State.empty)
 
+  public init() {}
+
   /// Gives the value. The first one counts; returns whether this was it.
   @discardableResult
-  func keep(_ value: Value) -> Bool {
+  public func keep(_ value: Value) -> Bool {
     let before = state.withLock { state in
       let before = state
       if case .kept = before { return before }
@@ -33,7 +34,7 @@ final class Promise<Value: Sendable>: Sendable {
     return true
   }
 
-  var isKept: Bool {
+  public var isKept: Bool {
     state.withLock { state in
       if case .kept = state { return true }
       return false
@@ -41,7 +42,7 @@ final class Promise<Value: Sendable>: Sendable {
   }
 
   /// Suspends until the value is there. One side may wait, once.
-  func value() async -> Value {
+  public func value() async -> Value {
     await withCheckedContinuation { continuation in
       let kept = state.withLock { state -> Value? in
         if case .kept(let value) = state { return value }
@@ -53,7 +54,7 @@ final class Promise<Value: Sendable>: Sendable {
   }
 
   /// Blocks the thread until the value is there.
-  func wait() -> Value {
+  public func wait() -> Value {
     let semaphore = DispatchSemaphore(value: 0)
     while true {
       let kept = state.withLock { state -> Value? in
