@@ -110,7 +110,7 @@ let package = Package(
       name: "SimulatedBusTests",
       dependencies: [
         "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC",
-        "VMBus", "VSC",
+        "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
