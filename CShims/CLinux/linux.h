@@ -16,18 +16,14 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 #include <sys/uio.h>
-#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -162,134 +158,6 @@ static inline int vmbus_epoll_wait(
   return count;
 }
 
-static inline int vmbus_listen(const char *_Nonnull path) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (strlen(path) >= sizeof address.sun_path) return -ENAMETOOLONG;
-  strcpy(address.sun_path, path);
-  int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return -errno;
-  // A socket that a killed host left behind refuses connections; only then is it replaced.
-  int probe = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-  if (probe >= 0) {
-    if (connect(probe, (struct sockaddr *)&address, sizeof address) == 0) {
-      close(probe);
-      close(fd);
-      return -EADDRINUSE;
-    }
-    if (errno == ECONNREFUSED) {
-      struct stat status;
-      if (lstat(path, &status) == 0 && S_ISSOCK(status.st_mode)) unlink(path);
-    }
-    close(probe);
-  }
-  if (bind(fd, (struct sockaddr *)&address, sizeof address) != 0 || listen(fd, 64) != 0) {
-    int error = errno;
-    close(fd);
-    return -error;
-  }
-  return fd;
-}
-
-/// The connection does not block: a guest that takes no answers must not stop its host.
-static inline int vmbus_accept(int listener) {
-  return vmbus_result(syscall(SYS_accept4, listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK));
-}
-
-static inline int vmbus_connect(const char *_Nonnull path) {
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (strlen(path) >= sizeof address.sun_path) return -ENAMETOOLONG;
-  strcpy(address.sun_path, path);
-  int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-  if (fd < 0) return -errno;
-  if (connect(fd, (struct sockaddr *)&address, sizeof address) != 0) {
-    int error = errno;
-    close(fd);
-    return -error;
-  }
-  return fd;
-}
-
-#define VMBUS_MAX_FDS 64
-
-/// Sends one datagram with descriptors. Returns 0 or -errno.
-static inline int vmbus_send(
-    int fd, const void *_Nonnull bytes, size_t count, const int *_Nullable fds, int fd_count) {
-  if (fd_count < 0 || fd_count > VMBUS_MAX_FDS) return -EINVAL;
-  union {
-    struct cmsghdr align;
-    char room[CMSG_SPACE(sizeof(int) * VMBUS_MAX_FDS)];
-  } control;
-  struct iovec part = {.iov_base = (void *)bytes, .iov_len = count};
-  struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1};
-  if (fd_count > 0) {
-    memset(&control, 0, sizeof control);
-    message.msg_control = control.room;
-    message.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)fd_count);
-    struct cmsghdr *header = CMSG_FIRSTHDR(&message);
-    header->cmsg_level = SOL_SOCKET;
-    header->cmsg_type = SCM_RIGHTS;
-    header->cmsg_len = CMSG_LEN(sizeof(int) * (size_t)fd_count);
-    memcpy(CMSG_DATA(header), fds, sizeof(int) * (size_t)fd_count);
-  }
-  ssize_t sent;
-  do sent = sendmsg(fd, &message, MSG_NOSIGNAL);
-  while (sent < 0 && errno == EINTR);
-  return sent < 0 ? -errno : 0;
-}
-
-/// Receives one datagram: its length, 0 at the end, -errno; -EMSGSIZE when it or its descriptors
-/// did not fit. Every descriptor in `fds` belongs to the caller.
-static inline int64_t vmbus_receive(
-    int fd, void *_Nonnull bytes, size_t capacity, int *_Nonnull fds, int *_Nonnull fd_count) {
-  union {
-    struct cmsghdr align;
-    char room[CMSG_SPACE(sizeof(int) * VMBUS_MAX_FDS)];
-  } control;
-  struct iovec part = {.iov_base = bytes, .iov_len = capacity};
-  struct msghdr message = {
-      .msg_iov = &part,
-      .msg_iovlen = 1,
-      .msg_control = control.room,
-      .msg_controllen = sizeof control.room,
-  };
-  *fd_count = 0;
-  ssize_t received;
-  do received = recvmsg(fd, &message, MSG_CMSG_CLOEXEC);
-  while (received < 0 && errno == EINTR);
-  if (received < 0) return -errno;
-  for (struct cmsghdr *header = CMSG_FIRSTHDR(&message); header != NULL;
-       header = CMSG_NXTHDR(&message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    int count = (int)((header->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-    for (int i = 0; i < count; i++) {
-      int passed;
-      memcpy(&passed, CMSG_DATA(header) + sizeof(int) * (size_t)i, sizeof passed);
-      if (*fd_count < VMBUS_MAX_FDS) fds[(*fd_count)++] = passed;
-      else close(passed);
-    }
-  }
-  if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) {
-    for (int i = 0; i < *fd_count; i++) close(fds[i]);
-    *fd_count = 0;
-    return -EMSGSIZE;
-  }
-  return received;
-}
-
-#define VMBUS_CPU_WORDS 64
-
-/// Lets receives on a socket fail with EAGAIN after so many seconds.
-static inline int vmbus_set_receive_timeout(int fd, int seconds) {
-  struct timeval time = {.tv_sec = seconds};
-  return vmbus_result(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time));
-}
-
-/// Whether the other side of a socket has closed it.
-static inline bool vmbus_has_hung_up(int fd) {
-  struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-  return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLHUP | POLLERR)) != 0;
-}
-
 static inline void vmbus_sleep_milliseconds(unsigned int milliseconds) {
   struct timespec time = {milliseconds / 1000, (long)(milliseconds % 1000) * 1000000};
   nanosleep(&time, NULL);
@@ -300,61 +168,7 @@ static inline void vmbus_zero_shared(void *_Nonnull start, size_t count) {
   if (madvise(start, count, MADV_REMOVE) != 0) memset(start, 0, count);
 }
 
-/// The eventfd that the handler below writes to. Each object file has its own copy of what lies in
-/// an inline function: only one Swift file may call these.
-static inline int *_Nonnull vmbus_termination_fd(void) {
-  static int fd = -1;
-  return &fd;
-}
-
-static inline void vmbus_termination_handler(int number) {
-  int error = errno;
-  uint64_t value = (uint64_t)number;
-  ssize_t ignored = write(*vmbus_termination_fd(), &value, sizeof value);
-  (void)ignored;
-  errno = error;
-}
-
-/// From now on SIGINT and SIGTERM go to vmbus_wait_for_termination. Blocking them would not do:
-/// libdispatch unblocks all signals on the main thread. And writing to a closed pipe is an error
-/// of that write, not the end of the process.
-static inline int vmbus_catch_termination(void) {
-  int fd = eventfd(0, EFD_CLOEXEC);
-  if (fd < 0) return -errno;
-  *vmbus_termination_fd() = fd;
-  struct sigaction action;
-  memset(&action, 0, sizeof action);
-  action.sa_handler = vmbus_termination_handler;
-  // The second one ends the process as it always did: an end that hangs can be ended.
-  action.sa_flags = SA_RESTART | (int)SA_RESETHAND;
-  sigaction(SIGINT, &action, NULL);
-  sigaction(SIGTERM, &action, NULL);
-  signal(SIGPIPE, SIG_IGN);
-  return 0;
-}
-
-/// Waits for one of them; the sum of the numbers when several came.
-static inline int vmbus_wait_for_termination(void) {
-  uint64_t value = 0;
-  while (read(*vmbus_termination_fd(), &value, sizeof value) < 0 && errno == EINTR) {
-  }
-  return (int)value;
-}
-
-/// Becomes another program (looked up in PATH), with the signals of a new one. Returns the error.
-static inline int vmbus_exec(char *_Nullable *_Nonnull arguments) {
-  // The runtime's threads block most signals, and the mask is inherited.
-  sigset_t none;
-  sigemptyset(&none);
-  pthread_sigmask(SIG_SETMASK, &none, NULL);
-  signal(SIGPIPE, SIG_DFL);
-  execvp(arguments[0], arguments);
-  return errno;
-}
-
-_Noreturn static inline void vmbus_exit(int code) {
-  exit(code);
-}
+#define VMBUS_CPU_WORDS 64
 
 /// Binds the calling thread to one processor. Returns 0 or -errno.
 static inline int vmbus_pin_thread(int cpu) {

@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// What the programs need beside the drivers: child processes, and sockets that were left behind.
+// What the programs need beside the drivers: signals, exit codes, other programs.
 #pragma once
 
 #include <errno.h>
+#include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
+#include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
+#include <sys/eventfd.h>
 #include <sys/types.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -52,20 +53,58 @@ static inline void vmbus_terminate(int child) {
   kill(child, SIGTERM);
 }
 
-/// Removes the stream socket at a path if nobody listens there any more. 0 when the path is free
-/// now, -EADDRINUSE when somebody listens, -EEXIST when it is something else, or another -errno.
-static inline int vmbus_clear_stale_socket(const char *_Nonnull path) {
-  struct stat status;
-  if (lstat(path, &status) != 0) return errno == ENOENT ? 0 : -errno;
-  if (!S_ISSOCK(status.st_mode)) return -EEXIST;
-  struct sockaddr_un address = {.sun_family = AF_UNIX};
-  if (strlen(path) >= sizeof address.sun_path) return -ENAMETOOLONG;
-  strcpy(address.sun_path, path);
-  int probe = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  if (probe < 0) return -errno;
-  int connected = connect(probe, (struct sockaddr *)&address, sizeof address);
+/// The eventfd that the handler below writes to. Each object file has its own copy of what lies in
+/// an inline function: only one Swift file may call these.
+static inline int *_Nonnull vmbus_termination_fd(void) {
+  static int fd = -1;
+  return &fd;
+}
+
+static inline void vmbus_termination_handler(int number) {
   int error = errno;
-  close(probe);
-  if (connected == 0 || error != ECONNREFUSED) return -EADDRINUSE;
-  return unlink(path) == 0 ? 0 : -errno;
+  uint64_t value = (uint64_t)number;
+  ssize_t ignored = write(*vmbus_termination_fd(), &value, sizeof value);
+  (void)ignored;
+  errno = error;
+}
+
+/// From now on SIGINT and SIGTERM go to vmbus_wait_for_termination. Blocking them would not do:
+/// libdispatch unblocks all signals on the main thread. And writing to a closed pipe is an error
+/// of that write, not the end of the process.
+static inline int vmbus_catch_termination(void) {
+  int fd = eventfd(0, EFD_CLOEXEC);
+  if (fd < 0) return -errno;
+  *vmbus_termination_fd() = fd;
+  struct sigaction action;
+  memset(&action, 0, sizeof action);
+  action.sa_handler = vmbus_termination_handler;
+  // The second one ends the process as it always did: an end that hangs can be ended.
+  action.sa_flags = SA_RESTART | (int)SA_RESETHAND;
+  sigaction(SIGINT, &action, NULL);
+  sigaction(SIGTERM, &action, NULL);
+  signal(SIGPIPE, SIG_IGN);
+  return 0;
+}
+
+/// Waits for one of them; the sum of the numbers when several came.
+static inline int vmbus_wait_for_termination(void) {
+  uint64_t value = 0;
+  while (read(*vmbus_termination_fd(), &value, sizeof value) < 0 && errno == EINTR) {
+  }
+  return (int)value;
+}
+
+/// Becomes another program (looked up in PATH), with the signals of a new one. Returns the error.
+static inline int vmbus_exec(char *_Nullable *_Nonnull arguments) {
+  // The runtime's threads block most signals, and the mask is inherited.
+  sigset_t none;
+  sigemptyset(&none);
+  pthread_sigmask(SIG_SETMASK, &none, NULL);
+  signal(SIGPIPE, SIG_DFL);
+  execvp(arguments[0], arguments);
+  return errno;
+}
+
+_Noreturn static inline void vmbus_exit(int code) {
+  exit(code);
 }

@@ -119,7 +119,7 @@ struct ExportCommand: AsyncParsableCommand {
   /// nbdkit refuses a socket that is there. One that a killed server left is taken away, a living
   /// one and any other file are not.
   private func checkSocket(_ path: String) throws {
-    switch unsafe vmbus_clear_stale_socket(path) {
+    switch unsafe vmbus_clear_stale_socket(path, Int32(SOCK_STREAM.rawValue)) {
     case 0: return
     case -EADDRINUSE: throw ProgramFailure(.unavailable, "\(path): another program listens there")
     case -EEXIST: throw ProgramFailure(.cannotCreate, "\(path): exists and is no socket")
