@@ -62,11 +62,12 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
     let dataOffset = Int(truncatingIfNeeded: first >> 13 & 0x7fff8)
     let length = Int(truncatingIfNeeded: first >> 29 & 0x7fff8)
 
-    // A packet with its trailer may not end past the published index.
+    // A packet with its trailer may not end past the published index. Neither the body nor the
+    // capacity is negative: compared as unsigned, they need no second comparison in `payload`.
     let body = length &- 16
     let left = available &- length &- 8
     guard RingMath.isKnown(UInt32(truncatingIfNeeded: first)), length >= dataOffset, left >= 0,
-      body <= buffer.capacity, first >> 49 == 0
+      UInt(bitPattern: body) <= UInt(bitPattern: buffer.capacity), first >> 49 == 0
     else { throw RingSlowPath.fault(first, start, available, buffer.capacity) }
 
     // The state goes first and the copy second: the next packet's address waits for nothing else.

@@ -11,6 +11,10 @@ enum RingMath {
     end >= start ? end &- start : size &- (start &- end)
   }
 
+  /// Bytes that a packet can take at most in a ring of `size` bytes: eight bytes always stay free,
+  /// since equal indices mean empty, and a descriptor counts to 65535 * 8.
+  static func maximumPacketByteCount(_ size: Int) -> Int { min(size &- 8, 65535 * 8 + 8) }
+
   /// Whether the first four bytes of a descriptor have a type that there is, and leave room for
   /// the descriptor and, with types 7 and 9, for 8 bytes of ranges before the payload.
   ///

@@ -12,8 +12,7 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
   /// The data area: `memory.data`, asked once.
   @usableFromInline let data: UnsafeMutableRawPointer
   @usableFromInline let size: Int
-  /// Bytes that a packet can take at most (`Packet.byteCount`), even in an empty ring: eight bytes
-  /// always stay free, since equal indices mean empty, and a descriptor counts to 65535 * 8.
+  /// Bytes that a packet can take at most (`Packet.byteCount`), even in an empty ring.
   public let maximumPacketByteCount: Int
   /// Where the next packet goes.
   @usableFromInline var next: Int
@@ -39,7 +38,7 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
     self.memory = memory
     self.control = control
     self.size = size
-    self.maximumPacketByteCount = min(size - 8, 65535 * 8 + 8)
+    self.maximumPacketByteCount = RingMath.maximumPacketByteCount(size)
     self.next = own
     self.committed = own
     self.peer = peer
@@ -66,9 +65,8 @@ public struct RingProducer<Memory: RingMemory & ~Copyable>: ~Copyable {
     let length = (dataOffset &+ payload.byteCount &+ 7) & ~7
     let needed = length &+ 8
     if needed > room || ranges.byteCount & 7 != 0 {
-      peer = try RingSlowPath.makeRoom(
-        needed, ranges: ranges.byteCount, limit: maximumPacketByteCount,
-        from: (control, size, peer, committed, next))
+      peer = try control.makeRoom(
+        needed, ranges: ranges.byteCount, size, peer: peer, committed: committed, next: next)
       room = min(
         size &- 8 &- RingMath.distance(from: peer, to: next, size), maximumPacketByteCount)
     }

@@ -22,22 +22,6 @@ enum RingSlowPath {
     return index
   }
 
-  /// Looks how far the peer has read, and returns its index. Throws if that does not make room for
-  /// `needed` bytes, and for what can never be written.
-  @usableFromInline
-  @inline(never)
-  static func makeRoom(
-    _ needed: Int, ranges: Int, limit: Int,
-    from ring: (control: RingControl, size: Int, peer: Int, committed: Int, next: Int)
-  ) throws(RingError) -> Int {
-    guard needed <= limit else { throw .packetTooLarge(byteCount: needed, limit: limit) }
-    guard ranges & 7 == 0 else { throw .unalignedRanges(byteCount: ranges) }
-    let index = try consumerIndex(ring.control, ring.size, ring.peer, ring.committed)
-    let free = ring.size &- 8 &- RingMath.distance(from: index, to: ring.next, ring.size)
-    guard needed <= free else { throw .full(needed: needed, free: free) }
-    return index
-  }
-
   /// Writes a packet that starts before the end of the data area and ends behind its start.
   ///
   /// `start` is a multiple of 8 below `size`, and the packet fits between it and the peer's index.
@@ -156,5 +140,28 @@ enum RingSlowPath {
     }
     guard flags <= 1 else { return .badFlags(offset: offset, flags: flags) }
     return .packetTooLarge(byteCount: Int(length8) &* 8 &- 16, limit: capacity)
+  }
+}
+
+extension RingControl {
+  /// Looks how far the peer has read, and returns its index. Throws if that does not make room for
+  /// `needed` bytes, and for what can never be written.
+  ///
+  /// Small rings come here for every second packet. So the arguments are few and this is a method:
+  /// a static function gets a thunk, which moves the arguments that lie on the stack two at a
+  /// time, and reading two words at once that were just stored one by one holds a processor up
+  /// for longer than all the rest takes.
+  @usableFromInline
+  @inline(never)
+  func makeRoom(
+    _ needed: Int, ranges: Int, _ size: Int, peer: Int, committed: Int, next: Int
+  ) throws(RingError) -> Int {
+    let limit = RingMath.maximumPacketByteCount(size)
+    guard needed <= limit else { throw .packetTooLarge(byteCount: needed, limit: limit) }
+    guard ranges & 7 == 0 else { throw .unalignedRanges(byteCount: ranges) }
+    let index = try RingSlowPath.consumerIndex(self, size, peer, committed)
+    let free = size &- 8 &- RingMath.distance(from: index, to: next, size)
+    guard needed <= free else { throw .full(needed: needed, free: free) }
+    return index
   }
 }
