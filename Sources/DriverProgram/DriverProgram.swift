@@ -24,6 +24,8 @@ public protocol DriverProgram: AsyncParsableCommand {
 }
 
 extension DriverProgram {
+  public static func main() async { await runProgram() }
+
   public func run() async throws {
     try Termination.handle()
     let driver = try makeDriver()
