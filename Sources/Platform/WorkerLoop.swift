@@ -40,10 +40,8 @@ struct WorkerLoop: ~Copyable {
     return nil
   }
 
-  /// One round: mail, deadlines, polls, and sleep when there has been nothing to do for a while.
-  /// Mail may call back into this value between two rounds, so the caller delivers it.
-  ///
-  /// - Returns: false when the loop is over.
+  /// Rounds of polls and deadlines, with sleep when there has been nothing to do for a while, until
+  /// mail comes or the loop is over. Mail may call back into this value, so the caller delivers it.
   mutating func run(_ worker: Worker) {
     var idleRounds = 0
     var roundsSinceClock = 0
