@@ -149,8 +149,3 @@ static inline int vmbus_set_receive_timeout(int fd, int seconds) {
   return vmbus_result(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time));
 }
 
-/// Whether the other side of a socket has closed it.
-static inline bool vmbus_has_hung_up(int fd) {
-  struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
-  return poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & (POLLHUP | POLLERR)) != 0;
-}

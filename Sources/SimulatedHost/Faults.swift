@@ -99,7 +99,5 @@ struct ChannelFaults {
   }
 }
 
-func monotonicNow() -> UInt64 { vmbus_now() }
-
 /// Ends the process as `kill -9` would: nothing is flushed, nothing is said.
 func crashProcess() -> Never { vmbus_crash() }

@@ -20,8 +20,6 @@ public struct HostChannel: ~Copyable {
   private var faults: ChannelFaults
   private let capture: Capture?
   public let request: OpenRequest
-  /// Packets with errors, and completions that could not be sent.
-  public internal(set) var malformed: UInt64 = 0
 
   init(
     _ request: OpenRequest, memory: GuestMemory, synIC: GuestSynIC, state: HostChannelState,
@@ -89,7 +87,7 @@ public struct HostChannel: ~Copyable {
       try write(.completion, payload, transactionID ^ 0x5555_0000_0000)
       try write(.completion, payload, transactionID)
     case .delay(let nanoseconds):
-      faults.hold(payload, transactionID, until: monotonicNow() &+ nanoseconds)
+      faults.hold(payload, transactionID, until: MonotonicClock.now() &+ nanoseconds)
     case .garbage:
       scribble()
     case .rescind:

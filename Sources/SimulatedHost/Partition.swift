@@ -28,7 +28,6 @@ final class Partition: @unchecked Sendable {
   private var deviceOf: [ChannelID: Int] = [:]
   private var isGone = false
   static let maximumDoorbells = 4096
-  private(set) var refusedMessages: UInt64 = 0
 
   private struct OpenedChannel {
     let state: HostChannelState
@@ -211,7 +210,7 @@ final class Partition: @unchecked Sendable {
         perform(server.modifyCompleted(channel, .success))
       case .released(let channel): deviceOf[channel] = nil
       case .refused(let error):
-        refusedMessages += 1
+        host.countRefusal()
         logger.warning("refused: \(error)")
       }
     }
@@ -342,7 +341,8 @@ final class Partition: @unchecked Sendable {
     } else if state.isClosed.load(ordering: .relaxed) {
       perform(server.closeCompleted(id))
     } else {
-      logger.warning("channel \(id): its ring is corrupt, it is served no more")
+      host.countRefusal()
+      logger.warning("channel \(id): the guest broke its protocol, it is served no more")
     }
   }
 

@@ -77,6 +77,10 @@ public final class SimulatedHost: Sendable {
   /// What each thread that serves devices did so far.
   public var accounts: [Worker.Account] { core.workers.map(\.account) }
 
+  /// Messages that were refused and channels that are served no more, because a guest broke the
+  /// protocol.
+  public var refusals: UInt64 { core.refusals }
+
   /// Cuts off all guests and ends all threads.
   public func stop() {
     core.control.unwatch(listener.socket.owned.rawValue)
@@ -102,6 +106,7 @@ final class HostCore: @unchecked Sendable {
   private var partitions: [Int: Partition] = [:]
   private var nextPartition = 1
   private let nextDevice = Atomic<Int>(0)
+  private let refusalCount = Atomic<UInt64>(0)
   static let maximumPartitions = 256
 
   init(_ configuration: SimulatedHost.Configuration) throws(Errno) {
@@ -152,6 +157,10 @@ final class HostCore: @unchecked Sendable {
     nextPartition += 1
     partition.start()
   }
+
+  var refusals: UInt64 { refusalCount.load(ordering: .relaxed) }
+
+  func countRefusal() { refusalCount.add(1, ordering: .relaxed) }
 
   /// On the control thread.
   func remove(_ partition: Partition) { partitions[partition.number] = nil }

@@ -66,15 +66,7 @@ import VSC
     let worker = try Worker(.init(name: "echo"))
     let transport = try #require(bus.devices.first)
     let device = Device(transport, workers: [worker])
-    let received = try await withCheckedThrowingContinuation { continuation in
-      Task {
-        do {
-          try await EchoVSC(count: 10) { continuation.resume(with: $0) }.start(device)
-        } catch {
-          continuation.resume(throwing: error)
-        }
-      }
-    }
+    let received = try await countEchoes(of: 10, on: device)
     #expect(received == 10)
     await device.close()
     await bus.disconnect()

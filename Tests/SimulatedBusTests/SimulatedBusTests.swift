@@ -55,6 +55,19 @@ func array(_ bytes: RawSpan) -> [UInt8] {
   unsafe bytes.withUnsafeBytes { unsafe [UInt8]($0) }
 }
 
+/// Sends so many numbers to an echo device, and returns how many came back right.
+func countEchoes(of count: UInt64, on device: Device) async throws -> UInt64 {
+  try await withCheckedThrowingContinuation { continuation in
+    Task {
+      do {
+        try await EchoVSC(count: count) { continuation.resume(with: $0) }.start(device)
+      } catch {
+        continuation.resume(throwing: error)
+      }
+    }
+  }
+}
+
 @Suite(.timeLimit(.minutes(2))) struct SimulatedBusTests {
   /// Runs an echo of so many packets and returns how many came back.
   func echo(
@@ -71,15 +84,7 @@ func array(_ bytes: RawSpan) -> [UInt8] {
     let worker = try Worker(.init(name: "echo"))
     let device = Device(transport, workers: [worker])
     let memory = device.identity.confidentiality
-    let received = try await withCheckedThrowingContinuation { continuation in
-      Task {
-        do {
-          try await EchoVSC(count: count) { continuation.resume(with: $0) }.start(device)
-        } catch {
-          continuation.resume(throwing: error)
-        }
-      }
-    }
+    let received = try await countEchoes(of: count, on: device)
     await device.close()
     await bus.disconnect()
     worker.stop()
@@ -141,15 +146,7 @@ func array(_ bytes: RawSpan) -> [UInt8] {
     // Closed, so it can be opened again.
     let again = try Worker(.init(name: "echo"))
     let second = Device(transport, workers: [again])
-    let received = try await withCheckedThrowingContinuation { continuation in
-      Task {
-        do {
-          try await EchoVSC(count: 10) { continuation.resume(with: $0) }.start(second)
-        } catch {
-          continuation.resume(throwing: error)
-        }
-      }
-    }
+    let received = try await countEchoes(of: 10, on: second)
     #expect(received == 10)
     again.stop()
     await bus.disconnect()

@@ -58,6 +58,27 @@ struct RawGuest: ~Copyable {
     host.stop()
   }
 
+  @Test func messagesThatBreakTheProtocolAreCounted() throws {
+    let host = try Self.makeHost()
+    let guest = try RawGuest(host)
+    let memory = try MemoryFile(name: "test", byteCount: 16 * 4096)
+    let event = try EventDescriptor()
+    let descriptors = [memory.owned.rawValue, event.rawValue]
+    #expect(try guest.call(.join, Self.join(), descriptors: descriptors) == .success)
+    #expect(host.refusals == 0)
+    var post = LinkPost()
+    post.connectionID = 4
+    post.messageType = SynIC.vmbusMessage
+    post.payloadByteCount = 8
+    // OpenChannel (5) without a connection, and a type that no version knows.
+    for type: UInt8 in [5, 99] {
+      #expect(
+        try guest.call(.postMessage, post.wireBytes + [type, 0, 0, 0, 0, 0, 0, 0]) == .success)
+    }
+    #expect(host.refusals == 2)
+    host.stop()
+  }
+
   @Test func wrongNumbersOfAJoinAreRefused() throws {
     let host = try Self.makeHost()
     let memory = try MemoryFile(name: "test", byteCount: 16 * 4096)

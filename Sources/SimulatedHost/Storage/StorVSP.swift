@@ -61,7 +61,6 @@ struct StorVSPServer: Pollable, ~Copyable {
     } catch {
       // A corrupt ring, or a guest that breaks the protocol beyond an answer: the device stops, as
       // Hyper-V's does, until the channel is opened again.
-      channel.malformed += 1
       return nil
     }
     channel.flush()
