@@ -81,13 +81,18 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "ProgramSupport", dependencies: ["CLinux", arguments, system],
+      swiftSettings: settings),
+    .target(
       name: "DriverProgram",
-      dependencies: ["CLinux", "Platform", "SimulatedBus", "VSC", arguments, logging, system],
+      dependencies: [
+        "Platform", "ProgramSupport", "SimulatedBus", "VSC", arguments, logging, system,
+      ],
       swiftSettings: settings),
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "DriverProgram", "Platform", "SimulatedHost", "VMBus", arguments, logging, system,
+        "Platform", "ProgramSupport", "SimulatedHost", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
