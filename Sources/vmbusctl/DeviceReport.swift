@@ -19,8 +19,8 @@ struct DeviceReport: Sendable {
         DeviceProperty("class", "\(identity.deviceClass) {\(identity.deviceClass.guid)}"),
         DeviceProperty("instance", "\(identity.instance)"),
         DeviceProperty("transport", identity.transport),
-        DeviceProperty("ring", "\(memory.ring)"),
-        DeviceProperty("DMA memory", "\(memory.external)"),
+        DeviceProperty("ring", memory.ring),
+        DeviceProperty("DMA memory", memory.external),
         DeviceProperty("driver", driver ?? "none"),
         DeviceProperty("status", Self.status(driver)),
       ] + device.properties
@@ -35,21 +35,25 @@ struct DeviceReport: Sendable {
     driver == nil ? "not usable: no driver of this project is for its class" : "usable"
   }
 
-  private static func memory(
-    _ confidentiality: Confidentiality
-  ) -> (ring: MemoryVisibility, external: MemoryVisibility) {
-    switch confidentiality {
-    case .hostVisible: (.hostVisible, .hostVisible)
-    case .ring: (.encrypted, .hostVisible)
-    case .ringAndExternalMemory: (.encrypted, .encrypted)
+  private static func memory(_ confidentiality: Confidentiality?) -> (
+    ring: String, external: String
+  ) {
+    let (hostVisible, encrypted) = (
+      "\(MemoryVisibility.hostVisible)", "\(MemoryVisibility.encrypted)"
+    )
+    return switch confidentiality {
+    case .hostVisible: (hostVisible, hostVisible)
+    case .ring: (encrypted, hostVisible)
+    case .ringAndExternalMemory: (encrypted, encrypted)
+    case nil: ("unknown", "unknown")
     }
   }
 
   var columns: [String] {
     let memory = Self.memory(identity.confidentiality)
     return [
-      "\(identity.channel)", "\(identity.deviceClass)", "\(identity.instance)", "\(memory.ring)",
-      "\(memory.external)", driver ?? "-", Self.status(driver),
+      "\(identity.channel)", "\(identity.deviceClass)", "\(identity.instance)", memory.ring,
+      memory.external, driver ?? "-", Self.status(driver),
     ]
   }
 
