@@ -63,14 +63,14 @@ import VMBus
       _ = try VMBusDeviceRecord(reading: tree.directory, nodes: [])
     } throws: { error in
       guard case .malformed(let file, let found, _) = error as? DiscoveryError else { return false }
-      return file == "\(tree.root.path)/\(name)" && found == content
+      return file == "\(tree.path)/\(name)" && found == content
     }
   }
 
   @Test func aMissingFileIsNamed() throws {
     let tree = try SysfsTree.controller()
     try tree.remove("class_id")
-    #expect(throws: DiscoveryError.missing(file: "\(tree.root.path)/class_id")) {
+    #expect(throws: DiscoveryError.missing(file: "\(tree.path)/class_id")) {
       _ = try VMBusDeviceRecord(reading: tree.directory, nodes: [])
     }
   }
@@ -100,7 +100,7 @@ import VMBus
     try tree.write([
       "maps/map0/name": "txrx_rings", "maps/map0/size": "4194304", "maps/map0/offset": "0x0",
     ])
-    let file = "\(tree.root.path)/maps/map0/size"
+    let file = "\(tree.path)/maps/map0/size"
     #expect(
       throws: DiscoveryError.malformed(
         file: file, content: "4194304", expected: "a size in hexadecimal")

@@ -27,9 +27,9 @@ import Testing
   @Test func aFileOfOurOwn() throws {
     let tree = try SysfsTree()
     try tree.write(["node": ""])
-    let facts = try #require(try NodeFacts(ofNode: "\(tree.root.path)/node"))
+    let facts = try #require(try NodeFacts(ofNode: "\(tree.path)/node"))
     #expect(facts.isAccessible)
     #expect(facts.lockedBy == nil)
-    #expect(try NodeFacts(ofNode: "\(tree.root.path)/other") == nil)
+    #expect(try NodeFacts(ofNode: "\(tree.path)/other") == nil)
   }
 }

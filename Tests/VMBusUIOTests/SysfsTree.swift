@@ -6,7 +6,7 @@ import Foundation
 
 /// A directory of the test's own with files as sysfs has them; it goes away with its owner.
 final class SysfsTree {
-  let root: URL
+  private let root: URL
 
   init() throws {
     root = FileManager.default.temporaryDirectory
@@ -16,7 +16,8 @@ final class SysfsTree {
 
   deinit { try? FileManager.default.removeItem(at: root) }
 
-  var directory: SysfsDirectory { SysfsDirectory(root.path) }
+  var path: String { root.path }
+  var directory: SysfsDirectory { SysfsDirectory(path) }
 
   /// Writes files, each with the newline that the kernel puts at the end.
   func write(_ files: [String: String]) throws {
