@@ -59,6 +59,9 @@ let package = Package(
   // From the bottom up: a target imports only what stands above it here.
   targets: [
     .systemLibrary(name: "CLinux", path: "CShims/CLinux"),
+    .systemLibrary(
+      name: "CUdev", path: "CShims/CUdev", pkgConfig: "libudev",
+      providers: [.apt(["libudev-dev"])]),
     .target(name: "Platform", dependencies: ["CLinux", system], swiftSettings: settings),
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
@@ -78,6 +81,16 @@ let package = Package(
     .target(
       name: "SimulatedBus",
       dependencies: ["CLinux", "Platform", "SimulatedLink", "VMBus", "VSC", logging, system],
+      swiftSettings: settings),
+
+    .target(
+      name: "CRevocation", path: "CShims/CRevocation",
+      cSettings: [.enableWarning("all"), .enableWarning("extra"), .treatAllWarnings(as: .error)]),
+    .target(
+      name: "VMBusUIO",
+      dependencies: [
+        "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", logging, system,
+      ],
       swiftSettings: settings),
 
     .target(
@@ -119,6 +132,9 @@ let package = Package(
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
+    .testTarget(
+      name: "VMBusUIOTests", dependencies: ["CLinux", "VMBus", "VMBusUIO"],
+      exclude: ["Fixtures"], swiftSettings: settings),
     .testTarget(name: "VSCTests", dependencies: ["VMBus", "VSC"], swiftSettings: settings),
     .testTarget(
       name: "StorageVSCTests",

@@ -112,7 +112,7 @@ public struct HugePageFile: ~Copyable, Sendable {
 }
 
 /// Tells where this process's pages lie in physical memory.
-public struct PageMap: ~Copyable, Sendable {
+public final class PageMap: Sendable {
   let owned: OwnedDescriptor
 
   /// Open it while the process has its privileges: what counts is who opened it.

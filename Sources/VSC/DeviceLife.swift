@@ -27,16 +27,16 @@ public final class DeviceLife: Sendable {
 
   /// Opens a channel with `open`, unless it is open already or the device is gone. What ends the
   /// device meanwhile ends the channel too.
-  public func opening<State: ChannelState>(
-    _ id: ChannelID, _ open: () async throws(TransportError) -> State
-  ) async throws(TransportError) -> State {
+  public func opening<Opened: ChannelState>(
+    _ id: ChannelID, _ open: () async throws(TransportError) -> Opened
+  ) async throws(TransportError) -> Opened {
     let refusal = state.withLock { state -> TransportError? in
       if let end = state.end { return end == .rescinded ? .rescinded : .hostGone }
       if state.channels[id] != nil || !state.opening.insert(id).inserted { return .alreadyOpen }
       return nil
     }
     if let refusal { throw refusal }
-    let channel: State
+    let channel: Opened
     do throws(TransportError) {
       channel = try await open()
     } catch {
