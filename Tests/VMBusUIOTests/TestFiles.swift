@@ -20,6 +20,13 @@ func fileHasOnlyZeros(_ descriptor: Int32, from offset: Int) -> Bool {
   return unsafe pread(descriptor, &word, 8, offset) == 8 && word == 0
 }
 
+/// What a descriptor is open on; empty when it is not open.
+func pathOfFile(_ descriptor: Int32) -> String {
+  var path = [CChar](repeating: 0, count: 256)
+  let count = unsafe readlink("/proc/self/fd/\(descriptor)", &path, 255)
+  return String(decoding: path.prefix(max(count, 0)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}
+
 /// Whether something is mapped at an address.
 func isMapped(_ address: UInt) -> Bool {
   var residency: UInt8 = 0
