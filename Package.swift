@@ -99,7 +99,8 @@ let package = Package(
     .target(
       name: "DriverProgram",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedBus", "VSC", arguments, logging, system,
+        "Platform", "ProgramSupport", "SimulatedBus", "VMBusUIO", "VSC", arguments, logging,
+        system,
       ],
       swiftSettings: settings),
     .executableTarget(

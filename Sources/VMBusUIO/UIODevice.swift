@@ -25,6 +25,15 @@ final class UIODevice: DeviceTransport {
       transport: record.nodes.first?.node ?? "VMBus")
   }
 
+  var obstacle: String? {
+    do throws(DiscoveryError) {
+      if let obstacle = try record.obstacle() { return "\(obstacle): \(obstacle.remedy)" }
+    } catch {
+      return "\(error)"
+    }
+    return nil
+  }
+
   var properties: [DeviceProperty] { [] }
 
   // MARK: - Opening
@@ -79,8 +88,8 @@ final class UIODevice: DeviceTransport {
       guard let now = try VMBusInventory().device(record.instance) else {
         throw TransportError.rescinded
       }
-      if let obstacle = try now.obstacle() {
-        throw TransportError.unusable(reason: "\(obstacle): \(obstacle.remedy)")
+      if let obstacle = UIODevice(now, on: machine).obstacle {
+        throw TransportError.unusable(reason: obstacle)
       }
       guard let node = now.nodes.first else { throw TransportError.rescinded }
       return (node.node, try UIOLayout(node.maps))

@@ -11,7 +11,7 @@ final class UIOMachine: Sendable {
   private let pageMapError: Errno?
   let isIsolated = false
 
-  init() {
+  init(_ configuration: UIOBus.Configuration) {
     do throws(Errno) {
       pageMap = try PageMap()
       pageMapError = nil

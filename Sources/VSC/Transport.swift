@@ -10,6 +10,9 @@ public protocol DeviceTransport: AnyObject, Sendable {
   /// What else can be told of the device, for people, in the order in which they read it.
   var properties: [DeviceProperty] { get }
 
+  /// Why the device can't be opened as things are, and what to do about it; nil when it can.
+  var obstacle: String? { get }
+
   /// Opens a channel of the device and wakes `worker` when the host signals it.
   func openChannel(_ parameters: ChannelParameters, worker: Worker) async throws(TransportError)
     -> RawChannel
@@ -22,6 +25,10 @@ public protocol DeviceTransport: AnyObject, Sendable {
 
   /// Closes all channels, waits until the host is known to be quiet, frees the memory.
   func close() async
+}
+
+extension DeviceTransport {
+  public var obstacle: String? { nil }
 }
 
 /// One thing that is known of a device.

@@ -8,10 +8,12 @@ struct DeviceReport: Sendable {
   let lines: [DeviceProperty]
   private let identity: DeviceIdentity
   private let driver: String?
+  private let status: String
 
   init(_ device: any DeviceTransport) {
     identity = device.identity
     driver = Self.driver(for: device.identity.deviceClass)
+    status = Self.status(device, driver)
     let memory = Self.memory(device.identity.confidentiality)
     lines =
       [
@@ -22,7 +24,7 @@ struct DeviceReport: Sendable {
         DeviceProperty("ring", memory.ring),
         DeviceProperty("DMA memory", memory.external),
         DeviceProperty("driver", driver ?? "none"),
-        DeviceProperty("status", Self.status(driver)),
+        DeviceProperty("status", status),
       ] + device.properties
   }
 
@@ -31,8 +33,9 @@ struct DeviceReport: Sendable {
     deviceClass == .scsi ? "vsc-storage" : nil
   }
 
-  private static func status(_ driver: String?) -> String {
-    driver == nil ? "not usable: no driver of this project is for its class" : "usable"
+  private static func status(_ device: any DeviceTransport, _ driver: String?) -> String {
+    if let obstacle = device.obstacle { return "not usable: \(obstacle)" }
+    return driver == nil ? "not usable: no driver of this project is for its class" : "usable"
   }
 
   private static func memory(_ confidentiality: Confidentiality?) -> (
@@ -53,7 +56,7 @@ struct DeviceReport: Sendable {
     let memory = Self.memory(identity.confidentiality)
     return [
       "\(identity.channel)", "\(identity.deviceClass)", "\(identity.instance)", memory.ring,
-      memory.external, driver ?? "-", Self.status(driver),
+      memory.external, driver ?? "-", status,
     ]
   }
 
