@@ -89,17 +89,23 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "ProgramSupport", dependencies: ["CLinux", arguments, system],
+      swiftSettings: settings),
+    .target(
       name: "DriverProgram",
-      dependencies: ["CLinux", "Platform", "SimulatedBus", "VSC", arguments, logging, system],
+      dependencies: [
+        "Platform", "ProgramSupport", "SimulatedBus", "VSC", arguments, logging, system,
+      ],
       swiftSettings: settings),
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "DriverProgram", "Platform", "SimulatedHost", "VMBus", arguments, logging, system,
+        "Platform", "ProgramSupport", "SimulatedHost", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
-      name: "vmbusctl", dependencies: ["DriverProgram", "SimulatedBus", "VSC", arguments],
+      name: "vmbusctl",
+      dependencies: ["DriverProgram", "SimulatedBus", "VMBus", "VMBusUIO", "VSC", arguments],
       swiftSettings: settings),
 
     // The driver that README.md shows.
