@@ -129,7 +129,7 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
-      name: "VMBusUIOTests", dependencies: ["CLinux", "VMBus", "VMBusUIO"],
+      name: "VMBusUIOTests", dependencies: ["Platform", "VMBus", "VMBusUIO"],
       exclude: ["Fixtures"], swiftSettings: settings),
     .testTarget(name: "VSCTests", dependencies: ["VMBus", "VSC"], swiftSettings: settings),
     .testTarget(

@@ -13,7 +13,7 @@ struct VMBusControl: AsyncParsableCommand {
     subcommands: [List.self, Show.self, Simulate.self])
 }
 
-/// Where the devices are.
+/// Where the devices are: on this machine, or on a simulated host.
 struct BusOptions: ParsableArguments {
   @OptionGroup var options: DriverOptions
 
@@ -22,16 +22,11 @@ struct BusOptions: ParsableArguments {
 
   /// Calls `body` with the bus, and leaves it after that.
   func withBus<Result>(
-    _ body: (SimulatedBus, String) async throws -> Result
+    _ path: String, _ body: (SimulatedBus) async throws -> Result
   ) async throws -> Result {
-    guard let path = options.host else {
-      throw ProgramFailure(
-        .usage,
-        "say where the devices are: --host PATH of a simulated host (vmbusctl simulate starts one)")
-    }
     let bus = try await connect(path, options)
     do {
-      let result = try await body(bus, path)
+      let result = try await body(bus)
       await bus.disconnect()
       return result
     } catch {
@@ -49,11 +44,19 @@ struct List: AsyncParsableCommand {
   @OptionGroup var bus: BusOptions
 
   func run() async throws {
-    let rows = try await bus.withBus { bus, _ in bus.devices.map { DeviceReport($0) } }
+    var (rows, whyNothing): ([DeviceReport], String?) = ([], nil)
+    if let path = bus.options.host {
+      rows = try await bus.withBus(path) { bus in bus.devices.map { DeviceReport($0) } }
+    } else {
+      var machine = try MachineDevices()
+      machine.complain()
+      rows = try machine.reports()
+      whyNothing = machine.whyNothing
+    }
     if bus.json {
       print(try jsonText(rows.map(\.json)))
     } else if rows.isEmpty {
-      print("no devices")
+      print(["no devices", whyNothing].compactMap { $0 }.joined(separator: ": "))
     } else {
       let header = ["RELID", "CLASS", "INSTANCE", "RING", "DMA", "DRIVER", "STATUS"]
       print(table([header] + rows.map(\.columns)))
@@ -71,8 +74,14 @@ struct Show: AsyncParsableCommand {
   @OptionGroup var bus: BusOptions
 
   func run() async throws {
-    let report = try await bus.withBus { bus, path in
-      DeviceReport(try choose(bus.devices, nil, name, path))
+    let report: DeviceReport
+    if let path = bus.options.host {
+      report = try await bus.withBus(path) { bus in
+        DeviceReport(try choose(bus.devices, nil, name, path))
+      }
+    } else {
+      var machine = try MachineDevices()
+      report = try machine.report(machine.choose(name))
     }
     if bus.json {
       print(try jsonText(report.json))
