@@ -110,7 +110,8 @@ let package = Package(
       ],
       swiftSettings: settings),
     .executableTarget(
-      name: "vmbusctl", dependencies: ["DriverProgram", "SimulatedBus", "VSC", arguments],
+      name: "vmbusctl",
+      dependencies: ["DriverProgram", "SimulatedBus", "VMBus", "VMBusUIO", "VSC", arguments],
       swiftSettings: settings),
 
     // The driver that README.md shows.
@@ -134,7 +135,7 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
-      name: "VMBusUIOTests", dependencies: ["CLinux", "VMBus", "VMBusUIO"],
+      name: "VMBusUIOTests", dependencies: ["Platform", "VMBus", "VMBusUIO"],
       exclude: ["Fixtures"], swiftSettings: settings),
     .testTarget(name: "VSCTests", dependencies: ["VMBus", "VSC"], swiftSettings: settings),
     .testTarget(

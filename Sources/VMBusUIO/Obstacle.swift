@@ -18,7 +18,7 @@ public enum Obstacle: Error, Sendable, Equatable {
   /// Another driver has it.
   case locked(node: String, process: Int32)
   /// Nobody can say whether the rings are encrypted, and a wrong guess maps them wrongly.
-  case confidentialityUnknown(reason: String)
+  case confidentialityUnknown(ConfidentialityUnknown)
 }
 
 extension Obstacle: CustomStringConvertible {
@@ -38,7 +38,7 @@ extension Obstacle: CustomStringConvertible {
     case .noPermission(let node, let mode, let owner, let group):
       "no permission on \(node) (mode \(String(mode, radix: 8)), user \(owner), group \(group))"
     case .locked(let node, let process): "\(node) is in use by process \(process)"
-    case .confidentialityUnknown(let reason): "whether its ring is encrypted is unknown: \(reason)"
+    case .confidentialityUnknown(let error): error.description
     }
   }
 

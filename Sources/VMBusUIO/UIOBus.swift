@@ -31,9 +31,14 @@ public final class UIOBus: DeviceBus {
     }
   }
 
-  public var whyNoDevices: String? {
-    guard let inventory = try? VMBusInventory() else { return nil }
-    return inventory.whyNothing?.description ?? inventory.unreadable.first?.description
+  public var whyNoDevices: String? { (try? inventory())?.whyNothing?.description }
+
+  public var complaints: [String] {
+    do throws(TransportError) {
+      return try inventory().unreadable.map(\.description)
+    } catch {
+      return [error.description]
+    }
   }
 
   private func inventory() throws(TransportError) -> VMBusInventory {

@@ -13,7 +13,7 @@ import VSC
 final class UIODevice: DeviceTransport {
   let record: VMBusDeviceRecord
   let identity: DeviceIdentity
-  private let machine: UIOMachine
+  let machine: UIOMachine
   private let life = DeviceLife()
 
   init(_ record: VMBusDeviceRecord, on machine: UIOMachine) {
@@ -21,20 +21,9 @@ final class UIODevice: DeviceTransport {
     self.machine = machine
     identity = DeviceIdentity(
       deviceClass: record.deviceClass, instance: record.instance, channel: record.channel,
-      confidentiality: machine.confidentiality(of: record.channel),
+      confidentiality: try? machine.confidentiality(of: record.channel).value,
       transport: record.nodes.first?.node ?? "VMBus")
   }
-
-  var obstacle: String? {
-    do throws(DiscoveryError) {
-      if let obstacle = try record.obstacle() { return "\(obstacle): \(obstacle.remedy)" }
-    } catch {
-      return "\(error)"
-    }
-    return nil
-  }
-
-  var properties: [DeviceProperty] { [] }
 
   // MARK: - Opening
 
@@ -63,8 +52,11 @@ final class UIODevice: DeviceTransport {
     let (node, layout) = try place()
     let file = try Self.openFile(node)
     // Which memory the channel uses is asked at each open: the kernel knows it of an open channel.
-    guard let confidentiality = machine.confidentiality(of: record.channel) else {
-      throw .confidentialityUnknown(reason: "")
+    let confidentiality: Confidentiality
+    do throws(ConfidentialityUnknown) {
+      confidentiality = try machine.confidentiality(of: record.channel).value
+    } catch {
+      throw .confidentialityUnknown(reason: "\(error.why)")
     }
     let monitor = record.monitor
     guard monitor == nil || !machine.isIsolated else {
@@ -89,7 +81,7 @@ final class UIODevice: DeviceTransport {
         throw TransportError.rescinded
       }
       if let obstacle = UIODevice(now, on: machine).obstacle {
-        throw TransportError.unusable(reason: obstacle)
+        throw TransportError.unusable(reason: "\(obstacle)")
       }
       guard let node = now.nodes.first else { throw TransportError.rescinded }
       return (node.node, try UIOLayout(node.maps))

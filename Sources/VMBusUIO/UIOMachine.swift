@@ -9,9 +9,11 @@ import VSC
 final class UIOMachine: Sendable {
   private let pageMap: PageMap?
   private let pageMapError: Errno?
-  let isIsolated = false
+  let isolation = Isolation.current
+  private let said: Confidentiality?
 
   init(_ configuration: UIOBus.Configuration) {
+    said = configuration.confidentiality
     do throws(Errno) {
       pageMap = try PageMap()
       pageMapError = nil
@@ -21,8 +23,19 @@ final class UIOMachine: Sendable {
     }
   }
 
-  /// Which memory a channel uses, as far as it can be known.
-  func confidentiality(of channel: ChannelID) -> Confidentiality? { .hostVisible }
+  /// Whether memory may be hidden from the host: what is not known to be plain counts as that.
+  var isIsolated: Bool {
+    if case .none = isolation { false } else { true }
+  }
+
+  /// Which memory a channel uses now.
+  func confidentiality(
+    of channel: ChannelID
+  ) throws(ConfidentialityUnknown) -> ChannelConfidentiality {
+    try ChannelConfidentiality(isolation: isolation, said: said) { () throws(KernelChannelsError) in
+      try KernelChannels.read().channel(channel)
+    }
+  }
 
   /// Memory whose physical addresses a device may be given.
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> UIOMemory {

@@ -11,6 +11,9 @@ public protocol DeviceBus: Sendable {
   /// Why there is no device at all, when there is none and the reason is known.
   var whyNoDevices: String? { get }
 
+  /// What is there and could not be read: a line each.
+  var complaints: [String] { get }
+
   /// Whether a device that was rescinded may be offered again.
   var bringsBack: Bool { get }
 
@@ -24,6 +27,8 @@ public protocol DeviceBus: Sendable {
 
 extension DeviceBus {
   public var whyNoDevices: String? { nil }
+
+  public var complaints: [String] { [] }
 
   public var bringsBack: Bool { false }
 

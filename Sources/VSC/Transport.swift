@@ -10,8 +10,8 @@ public protocol DeviceTransport: AnyObject, Sendable {
   /// What else can be told of the device, for people, in the order in which they read it.
   var properties: [DeviceProperty] { get }
 
-  /// Why the device can't be opened as things are, and what to do about it; nil when it can.
-  var obstacle: String? { get }
+  /// Why the device can't be opened as things are; nil when it can.
+  var obstacle: DeviceObstacle? { get }
 
   /// Opens a channel of the device and wakes `worker` when the host signals it.
   func openChannel(_ parameters: ChannelParameters, worker: Worker) async throws(TransportError)
@@ -28,7 +28,21 @@ public protocol DeviceTransport: AnyObject, Sendable {
 }
 
 extension DeviceTransport {
-  public var obstacle: String? { nil }
+  public var obstacle: DeviceObstacle? { nil }
+}
+
+/// What stands in the way of opening a device, in plain words.
+public struct DeviceObstacle: Sendable, Equatable, CustomStringConvertible {
+  public let reason: String
+  /// What to do about it, where something can be done.
+  public let remedy: String?
+
+  public init(_ reason: String, remedy: String? = nil) {
+    self.reason = reason
+    self.remedy = remedy
+  }
+
+  public var description: String { reason + (remedy.map { " (\($0))" } ?? "") }
 }
 
 /// One thing that is known of a device.

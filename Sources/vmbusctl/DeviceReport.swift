@@ -13,7 +13,8 @@ struct DeviceReport: Sendable {
   init(_ device: any DeviceTransport) {
     identity = device.identity
     driver = Self.driver(for: device.identity.deviceClass)
-    status = Self.status(device, driver)
+    let obstacle = device.obstacle
+    status = Self.status(obstacle, driver)
     let memory = Self.memory(device.identity.confidentiality)
     lines =
       [
@@ -25,7 +26,7 @@ struct DeviceReport: Sendable {
         DeviceProperty("DMA memory", memory.external),
         DeviceProperty("driver", driver ?? "none"),
         DeviceProperty("status", status),
-      ] + device.properties
+      ] + (obstacle?.remedy.map { [DeviceProperty("what to do", $0)] } ?? []) + device.properties
   }
 
   /// The program that drives a class.
@@ -33,8 +34,8 @@ struct DeviceReport: Sendable {
     deviceClass == .scsi ? "vsc-storage" : nil
   }
 
-  private static func status(_ device: any DeviceTransport, _ driver: String?) -> String {
-    if let obstacle = device.obstacle { return "not usable: \(obstacle)" }
+  private static func status(_ obstacle: DeviceObstacle?, _ driver: String?) -> String {
+    if let obstacle { return "not usable: \(obstacle.reason)" }
     return driver == nil ? "not usable: no driver of this project is for its class" : "usable"
   }
 

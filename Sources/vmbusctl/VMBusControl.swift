@@ -30,7 +30,8 @@ struct List: AsyncParsableCommand {
 
   func run() async throws {
     let (rows, reason) = try await withBus(bus.options) { bus in
-      (try bus.devices.map { DeviceReport($0) }, bus.whyNoDevices)
+      for complaint in bus.complaints { printError("vmbusctl: \(complaint)") }
+      return (try bus.devices.map { DeviceReport($0) }, bus.whyNoDevices)
     }
     if bus.json {
       print(try jsonText(rows.map(\.json)))

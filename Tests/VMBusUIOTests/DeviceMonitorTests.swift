@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Platform
 import Testing
 import VMBus
 
@@ -35,6 +36,25 @@ import VMBus
     #expect(
       DeviceEvent(action: "add", subsystem: "vmbus", devicePath: "\(Self.path)/x/\(inner)")
         == DeviceEvent(.added, inner))
+  }
+
+  /// No VMBus is needed to see that the kernel's events come through: a network interface's are
+  /// asked for, and the kernel is told to send one.
+  @Test(.enabled(if: UEventFile.loopback.isWritable)) func theKernelsEventsComeThrough() throws {
+    var monitor = try UdevMonitor(UdevContext(), source: .kernel, subsystems: ["net"])
+    let epoll = try Epoll()
+    try epoll.add(monitor.descriptor, token: 1)
+    try UEventFile.loopback.send("change")
+    let ready = try epoll.wait(milliseconds: 10_000) { _ in }
+    #expect(ready == 1)
+    var seen: [String] = []
+    while let device = monitor.receive() {
+      #expect(device.subsystem == "net")
+      if let action = device.action, let path = device.devicePath {
+        seen.append("\(action) \(path)")
+      }
+    }
+    #expect(seen.contains("change /devices/virtual/net/lo"))
   }
 
   @Test func aQuietMonitorHasNothing() throws {
