@@ -63,7 +63,19 @@ final class SimulatedDevice: DeviceTransport {
     guard let confidentiality = offer.flags.confidentiality else {
       throw .unlawfulFlags(offer.flags)
     }
-    let processor = try bus.processor(of: worker)
+    let processor = try bus.takeProcessor(for: worker)
+    do throws(TransportError) {
+      return try await open(parameters, worker, confidentiality, processor)
+    } catch {
+      bus.giveBackProcessor(of: worker)
+      throw error
+    }
+  }
+
+  private func open(
+    _ parameters: ChannelParameters, _ worker: Worker, _ confidentiality: Confidentiality,
+    _ processor: Int
+  ) async throws(TransportError) -> SimulatedChannelState {
     let ringByteCount = max(parameters.ringByteCount & ~4095, 2 * 4096)
     let ring = try bus.machine.allocate(
       confidentiality == .hostVisible ? .hostVisible : .encrypted, byteCount: 2 * ringByteCount)
@@ -155,6 +167,7 @@ final class SimulatedDevice: DeviceTransport {
       if wasRescinded {
         bus.tell { state throws(ControlError) in try state.client.release(channel.id) }
       }
+      bus.giveBackProcessor(of: channel.worker)
       life.closed(channel.id)
     }
   }
@@ -179,7 +192,7 @@ final class SimulatedChannelState: ChannelState, @unchecked Sendable {
   let doorbell: EventDescriptor
   private let device: SimulatedDevice
   private let bus: BusCore
-  private let worker: Worker
+  let worker: Worker
 
   init(
     _ device: SimulatedDevice, _ bus: BusCore, id: ChannelID,
