@@ -12,9 +12,35 @@ final class HeapDevice: DeviceTransport {
   let outgoing = HeapRingMemory(dataByteCount: 64 * 1024)
   let incoming = HeapRingMemory(dataByteCount: 64 * 1024)
   private let state = ChannelState()
-  private let doorbell: EventDescriptor
+  private let event: EventDescriptor
+  private let file: DeviceFile
+  private let monitorPage = HeapRingMemory(dataByteCount: 4096)
+  private let doorbell: Doorbell
 
-  init() throws { doorbell = try EventDescriptor() }
+  /// How the host is signalled: as a simulated host is, or as on a real machine.
+  enum Signal {
+    case event
+    /// By the device file's `write`.
+    case deviceFile
+    case monitor
+  }
+
+  init(_ signal: Signal = .event) throws {
+    let event = try EventDescriptor()
+    // It takes what is written as uio_hv_generic does.
+    let file = try DeviceFile(path: "/dev/null")
+    switch signal {
+    case .event: doorbell = .event(descriptor: event.rawValue)
+    case .deviceFile: doorbell = .deviceFile(descriptor: file.rawValue)
+    case .monitor:
+      guard let page = unsafe monitorPage.bytes.baseAddress, let monitor = MonitorID(33) else {
+        throw WrongPacket()
+      }
+      doorbell = unsafe .monitor(MonitorTrigger(page: page, monitor: monitor))
+    }
+    self.event = event
+    self.file = file
+  }
 
   var properties: [DeviceProperty] { [] }
 
@@ -24,7 +50,7 @@ final class HeapDevice: DeviceTransport {
     // Safe: the device outlives its channel in each path.
     unsafe RawChannel(
       confidentiality: .hostVisible, outgoing: outgoing.end(), incoming: incoming.end(),
-      doorbell: .event(descriptor: doorbell.rawValue), state: state)
+      doorbell: doorbell, state: state)
   }
 
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages {

@@ -5,8 +5,14 @@ import StorageVSC
 import VSC
 
 /// Reads of 4 KiB through the storage driver's burst face, on a worker.
-func runStorage(_ packets: Int) throws {
-  let device = try HeapDevice()
+func runStorage(_ packets: Int) throws { try runStorage(packets, .event) }
+
+/// The same on the channel of a UIO device, without a monitor and with one.
+func runStorageUIO(_ packets: Int) throws { try runStorage(packets, .deviceFile) }
+func runStorageMonitor(_ packets: Int) throws { try runStorage(packets, .monitor) }
+
+private func runStorage(_ packets: Int, _ signal: HeapDevice.Signal) throws {
+  let device = try HeapDevice(signal)
   let worker = try Worker(.init(name: "datapath", spinRounds: 0))
   let owner = Device(device, workers: [worker])
   try blocking { done in try await ReadVSC(host: device, packets: packets, done: done).start(owner)

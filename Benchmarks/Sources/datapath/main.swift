@@ -9,6 +9,8 @@ let paths: [(name: String, run: (Int) throws -> Void)] = [
   ("ring", runRing),
   ("worker", runWorker),
   ("storage", runStorage),
+  ("storage-uio", runStorageUIO),
+  ("storage-monitor", runStorageMonitor),
   ("broken-ring", runBrokenRing),
 ]
 
