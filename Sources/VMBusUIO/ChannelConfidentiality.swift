@@ -30,7 +30,7 @@ public struct ChannelConfidentiality: Sendable, Equatable {
   ///   - said: what an operator said of this device.
   public init(
     isolation: Isolation, said: Confidentiality?,
-    kernel: () throws(KernelChannelsError) -> KernelChannel
+    kernel: () throws(KernelChannelsError) -> Confidentiality
   ) throws(ConfidentialityUnknown) {
     switch isolation {
     case .none:
@@ -42,12 +42,28 @@ public struct ChannelConfidentiality: Sendable, Equatable {
     case .isolated, .unknown: break
     }
     do throws(KernelChannelsError) {
-      self.init(try kernel().confidentiality, .kernel)
+      self.init(try kernel(), .kernel)
+    } catch .unlawful(let channel) {
+      throw ConfidentialityUnknown(why: .unlawful(channel))
     } catch {
       guard let said else { throw ConfidentialityUnknown(why: error) }
       self.init(said, .operatorsWord)
     }
   }
+}
+
+extension Confidentiality {
+  /// How an operator says it.
+  private static let words: [(String, Confidentiality)] = [
+    ("host-visible", .hostVisible), ("ring", .ring), ("ring+external", .ringAndExternalMemory),
+  ]
+
+  public init?(operatorsWord text: String) {
+    guard let found = Self.words.first(where: { $0.0 == text }) else { return nil }
+    self = found.1
+  }
+
+  public static var operatorsWords: [String] { words.map(\.0) }
 }
 
 extension ChannelConfidentiality.Source: CustomStringConvertible {

@@ -42,7 +42,7 @@ struct MachineDevices {
     do throws(ConfidentialityUnknown) {
       known = try ChannelConfidentiality(isolation: isolation, said: nil) {
         () throws(KernelChannelsError) in
-        try kernelChannels().get().channel(device.channel)
+        try kernelChannels().get().confidentiality(of: device.channel)
       }
     } catch {
       obstacle = obstacle ?? .confidentialityUnknown(error)
