@@ -86,8 +86,13 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "CRevocation", path: "CShims/CRevocation",
+      cSettings: [.enableWarning("all"), .enableWarning("extra"), .treatAllWarnings(as: .error)]),
+    .target(
       name: "VMBusUIO",
-      dependencies: ["CBPF", "CLinux", "CUdev", "Platform", "VMBus", "VSC", logging, system],
+      dependencies: [
+        "CBPF", "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", logging, system,
+      ],
       // Built by scripts/build-bpf.
       resources: [.embedInCode("kernel_channels.bpf")],
       swiftSettings: settings),
@@ -98,7 +103,8 @@ let package = Package(
     .target(
       name: "DriverProgram",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedBus", "VSC", arguments, logging, system,
+        "Platform", "ProgramSupport", "SimulatedBus", "VMBusUIO", "VSC", arguments, logging,
+        system,
       ],
       swiftSettings: settings),
     .executableTarget(

@@ -7,10 +7,13 @@ import VSC
 
 /// The arguments that every driver program has: where its device is, and how it is driven.
 public struct DriverOptions: ParsableArguments, Sendable {
-  @Option(help: ArgumentHelp("The socket of a simulated host.", valueName: "path"))
+  @Option(
+    help: ArgumentHelp(
+      "The socket of a simulated host. Without it, devices are those of this machine.",
+      valueName: "path"))
   public var host: String?
 
-  @Option(help: "What this machine is to the host: plain, isolated or confidential.")
+  @Option(help: "What this machine is to the simulated host: plain, isolated or confidential.")
   public var machine: Machine = .isolated
 
   @Option(
@@ -31,8 +34,14 @@ public struct DriverOptions: ParsableArguments, Sendable {
   public var spin: Int = 2000
 
   @Option(
-    help: ArgumentHelp("MiB of memory of each kind for devices.", valueName: "MiB"))
+    help: ArgumentHelp("MiB of memory of each kind, with a simulated host.", valueName: "MiB"))
   public var memory: Int = 256
+
+  @Option(
+    help:
+      "Your word on the memory that a channel uses, where this machine can't tell: host-visible, ring or ring+external."
+  )
+  public var confidentiality: StatedConfidentiality?
 
   @Flag(name: [.short, .long], help: "Log more, on standard error.")
   public var verbose = false
@@ -55,3 +64,18 @@ public struct DriverOptions: ParsableArguments, Sendable {
 }
 
 extension Machine: ExpressibleByArgument {}
+
+/// `Confidentiality` as people write it.
+public enum StatedConfidentiality: String, ExpressibleByArgument, CaseIterable, Sendable {
+  case hostVisible = "host-visible"
+  case ring
+  case ringAndExternal = "ring+external"
+
+  var confidentiality: Confidentiality {
+    switch self {
+    case .hostVisible: .hostVisible
+    case .ring: .ring
+    case .ringAndExternal: .ringAndExternalMemory
+    }
+  }
+}

@@ -38,7 +38,7 @@ final class BusCore: Sendable {
     var waiting: [Awaited: Waiter] = [:]
     var resumptions: [Resumption] = []
     var workers: [(worker: Worker, processor: Int)] = []
-    var kept: [PageAllocation] = []
+    var kept: [any AnyObject & Sendable] = []
     var refused = 0
     var isGone = false
   }
@@ -254,7 +254,7 @@ final class BusCore: Sendable {
   var isGone: Bool { locked { $0.isGone } }
 
   /// Keeps memory that the host may still use until this guest is gone.
-  func keep(_ pages: PageAllocation) { locked { $0.kept.append(pages) } }
+  func keep(_ memory: any AnyObject & Sendable) { locked { $0.kept.append(memory) } }
 
   /// The virtual processor that a worker is to this guest.
   func processor(of worker: Worker) throws(TransportError) -> Int {

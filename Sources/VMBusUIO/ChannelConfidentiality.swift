@@ -52,20 +52,6 @@ public struct ChannelConfidentiality: Sendable, Equatable {
   }
 }
 
-extension Confidentiality {
-  /// How an operator says it.
-  private static let words: [(String, Confidentiality)] = [
-    ("host-visible", .hostVisible), ("ring", .ring), ("ring+external", .ringAndExternalMemory),
-  ]
-
-  public init?(operatorsWord text: String) {
-    guard let found = Self.words.first(where: { $0.0 == text }) else { return nil }
-    self = found.1
-  }
-
-  public static var operatorsWords: [String] { words.map(\.0) }
-}
-
 extension ChannelConfidentiality.Source: CustomStringConvertible {
   public var description: String {
     switch self {

@@ -6,38 +6,27 @@ import VSC
 /// What `list` and `show` tell of a device.
 struct DeviceReport: Sendable {
   let lines: [DeviceProperty]
-  let columns: [String]
-
-  /// - Parameters:
-  ///   - obstacle: why it is not usable, where that is known.
-  ///   - more: what else is known, for people.
-  init(
-    _ device: DeviceSummary, obstacle: String?, more: [DeviceProperty]
-  ) {
-    let driver = Self.driver(for: device.deviceClass)
-    let status = Self.status(driver, obstacle)
-    let memory = device.confidentiality.map { Self.memory($0) }
-    let ring = memory.map { "\($0.ring)" } ?? "unknown"
-    let external = memory.map { "\($0.external)" } ?? "unknown"
-    columns = [
-      "\(device.channel)", "\(device.deviceClass)", "\(device.instance)", ring, external,
-      driver ?? "-", status,
-    ]
-    lines =
-      [
-        DeviceProperty("relid", "\(device.channel)"),
-        DeviceProperty("class", "\(device.deviceClass) {\(device.deviceClass.guid)}"),
-        DeviceProperty("instance", "\(device.instance)"),
-        DeviceProperty("transport", device.transport),
-        DeviceProperty("ring", ring),
-        DeviceProperty("DMA memory", external),
-        DeviceProperty("driver", driver ?? "none"),
-        DeviceProperty("status", status),
-      ] + more
-  }
+  private let identity: DeviceIdentity
+  private let driver: String?
+  private let status: String
 
   init(_ device: any DeviceTransport) {
-    self.init(DeviceSummary(device.identity), obstacle: nil, more: device.properties)
+    identity = device.identity
+    driver = Self.driver(for: device.identity.deviceClass)
+    let obstacle = device.obstacle
+    status = Self.status(obstacle, driver)
+    let memory = Self.memory(device.identity.confidentiality)
+    lines =
+      [
+        DeviceProperty("relid", "\(identity.channel)"),
+        DeviceProperty("class", "\(identity.deviceClass) {\(identity.deviceClass.guid)}"),
+        DeviceProperty("instance", "\(identity.instance)"),
+        DeviceProperty("transport", identity.transport),
+        DeviceProperty("ring", memory.ring),
+        DeviceProperty("DMA memory", memory.external),
+        DeviceProperty("driver", driver ?? "none"),
+        DeviceProperty("status", status),
+      ] + (obstacle?.remedy.map { [DeviceProperty("what to do", $0)] } ?? []) + device.properties
   }
 
   /// The program that drives a class.
@@ -45,19 +34,31 @@ struct DeviceReport: Sendable {
     deviceClass == .scsi ? "vsc-storage" : nil
   }
 
-  private static func status(_ driver: String?, _ obstacle: String?) -> String {
-    if let obstacle { return "not usable: \(obstacle)" }
+  private static func status(_ obstacle: DeviceObstacle?, _ driver: String?) -> String {
+    if let obstacle { return "not usable: \(obstacle.reason)" }
     return driver == nil ? "not usable: no driver of this project is for its class" : "usable"
   }
 
-  private static func memory(
-    _ confidentiality: Confidentiality
-  ) -> (ring: MemoryVisibility, external: MemoryVisibility) {
-    switch confidentiality {
-    case .hostVisible: (.hostVisible, .hostVisible)
-    case .ring: (.encrypted, .hostVisible)
-    case .ringAndExternalMemory: (.encrypted, .encrypted)
+  private static func memory(_ confidentiality: Confidentiality?) -> (
+    ring: String, external: String
+  ) {
+    let (hostVisible, encrypted) = (
+      "\(MemoryVisibility.hostVisible)", "\(MemoryVisibility.encrypted)"
+    )
+    return switch confidentiality {
+    case .hostVisible: (hostVisible, hostVisible)
+    case .ring: (encrypted, hostVisible)
+    case .ringAndExternalMemory: (encrypted, encrypted)
+    case nil: ("unknown", "unknown")
     }
+  }
+
+  var columns: [String] {
+    let memory = Self.memory(identity.confidentiality)
+    return [
+      "\(identity.channel)", "\(identity.deviceClass)", "\(identity.instance)", memory.ring,
+      memory.external, driver ?? "-", status,
+    ]
   }
 
   /// Keys as programs like them.
@@ -65,23 +66,5 @@ struct DeviceReport: Sendable {
     Dictionary(
       lines.map { ($0.name.lowercased().replacing(" ", with: "_"), $0.value) },
       uniquingKeysWith: { first, _ in first })
-  }
-}
-
-/// What every device has, wherever it was found.
-struct DeviceSummary: Sendable {
-  var deviceClass: DeviceClass
-  var instance: GUID
-  var channel: ChannelID
-  /// Nil where nobody can say it.
-  var confidentiality: Confidentiality?
-  var transport: String
-}
-
-extension DeviceSummary {
-  init(_ identity: DeviceIdentity) {
-    self.init(
-      deviceClass: identity.deviceClass, instance: identity.instance, channel: identity.channel,
-      confidentiality: identity.confidentiality, transport: identity.transport)
   }
 }

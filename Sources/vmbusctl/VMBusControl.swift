@@ -13,27 +13,12 @@ struct VMBusControl: AsyncParsableCommand {
     subcommands: [List.self, Show.self, Simulate.self])
 }
 
-/// Where the devices are: on this machine, or on a simulated host.
+/// Where the devices are.
 struct BusOptions: ParsableArguments {
   @OptionGroup var options: DriverOptions
 
   @Flag(help: "Print JSON.")
   var json = false
-
-  /// Calls `body` with the bus, and leaves it after that.
-  func withBus<Result>(
-    _ path: String, _ body: (SimulatedBus) async throws -> Result
-  ) async throws -> Result {
-    let bus = try await connect(path, options)
-    do {
-      let result = try await body(bus)
-      await bus.disconnect()
-      return result
-    } catch {
-      await bus.disconnect()
-      throw error
-    }
-  }
 }
 
 struct List: AsyncParsableCommand {
@@ -44,19 +29,14 @@ struct List: AsyncParsableCommand {
   @OptionGroup var bus: BusOptions
 
   func run() async throws {
-    var (rows, whyNothing): ([DeviceReport], String?) = ([], nil)
-    if let path = bus.options.host {
-      rows = try await bus.withBus(path) { bus in bus.devices.map { DeviceReport($0) } }
-    } else {
-      var machine = try MachineDevices()
-      machine.complain()
-      rows = try machine.reports()
-      whyNothing = machine.whyNothing
+    let (rows, reason) = try await withBus(bus.options) { bus in
+      for complaint in bus.complaints { printError("vmbusctl: \(complaint)") }
+      return (try bus.devices.map { DeviceReport($0) }, bus.whyNoDevices)
     }
     if bus.json {
       print(try jsonText(rows.map(\.json)))
     } else if rows.isEmpty {
-      print(["no devices", whyNothing].compactMap { $0 }.joined(separator: ": "))
+      print("no devices" + (reason.map { ": \($0)" } ?? ""))
     } else {
       let header = ["RELID", "CLASS", "INSTANCE", "RING", "DMA", "DRIVER", "STATUS"]
       print(table([header] + rows.map(\.columns)))
@@ -74,15 +54,7 @@ struct Show: AsyncParsableCommand {
   @OptionGroup var bus: BusOptions
 
   func run() async throws {
-    let report: DeviceReport
-    if let path = bus.options.host {
-      report = try await bus.withBus(path) { bus in
-        DeviceReport(try choose(bus.devices, nil, name, path))
-      }
-    } else {
-      var machine = try MachineDevices()
-      report = try machine.report(machine.choose(name))
-    }
+    let report = try await withBus(bus.options) { bus in DeviceReport(try choose(bus, nil, name)) }
     if bus.json {
       print(try jsonText(report.json))
     } else {

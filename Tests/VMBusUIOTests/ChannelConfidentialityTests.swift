@@ -71,12 +71,4 @@ import VMBus
       _ = try ask(Self.confidential, said: .ring, kernel: .failure(unlawful))
     }
   }
-
-  @Test func howAnOperatorSaysIt() {
-    #expect(Confidentiality.operatorsWords == ["host-visible", "ring", "ring+external"])
-    #expect(
-      Confidentiality.operatorsWords.map { Confidentiality(operatorsWord: $0) }
-        == [.hostVisible, .ring, .ringAndExternalMemory])
-    #expect(Confidentiality(operatorsWord: "Ring") == nil)
-  }
 }
