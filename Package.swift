@@ -62,6 +62,8 @@ let package = Package(
     .systemLibrary(
       name: "CUdev", path: "CShims/CUdev", pkgConfig: "libudev",
       providers: [.apt(["libudev-dev"])]),
+    .systemLibrary(
+      name: "CBPF", path: "CShims/CBPF", pkgConfig: "libbpf", providers: [.apt(["libbpf-dev"])]),
     .target(name: "Platform", dependencies: ["CLinux", system], swiftSettings: settings),
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
@@ -89,8 +91,10 @@ let package = Package(
     .target(
       name: "VMBusUIO",
       dependencies: [
-        "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", logging, system,
+        "CBPF", "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", logging, system,
       ],
+      // Built by scripts/build-bpf.
+      resources: [.embedInCode("kernel_channels.bpf")],
       swiftSettings: settings),
 
     .target(
@@ -135,7 +139,7 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
-      name: "VMBusUIOTests", dependencies: ["Platform", "VMBus", "VMBusUIO"],
+      name: "VMBusUIOTests", dependencies: ["CBPF", "Platform", "VMBus", "VMBusUIO"],
       exclude: ["Fixtures"], swiftSettings: settings),
     .testTarget(name: "VSCTests", dependencies: ["VMBus", "VSC"], swiftSettings: settings),
     .testTarget(

@@ -30,7 +30,7 @@ public struct ChannelConfidentiality: Sendable, Equatable {
   ///   - said: what an operator said of this device.
   public init(
     isolation: Isolation, said: Confidentiality?,
-    kernel: () throws(KernelChannelsError) -> KernelChannel
+    kernel: () throws(KernelChannelsError) -> Confidentiality
   ) throws(ConfidentialityUnknown) {
     switch isolation {
     case .none:
@@ -42,7 +42,9 @@ public struct ChannelConfidentiality: Sendable, Equatable {
     case .isolated, .unknown: break
     }
     do throws(KernelChannelsError) {
-      self.init(try kernel().confidentiality, .kernel)
+      self.init(try kernel(), .kernel)
+    } catch .unlawful(let channel) {
+      throw ConfidentialityUnknown(why: .unlawful(channel))
     } catch {
       guard let said else { throw ConfidentialityUnknown(why: error) }
       self.init(said, .operatorsWord)

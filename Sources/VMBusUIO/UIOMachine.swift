@@ -33,7 +33,7 @@ final class UIOMachine: Sendable {
     of channel: ChannelID
   ) throws(ConfidentialityUnknown) -> ChannelConfidentiality {
     try ChannelConfidentiality(isolation: isolation, said: said) { () throws(KernelChannelsError) in
-      try KernelChannels.read().channel(channel)
+      try KernelChannels.read().confidentiality(of: channel)
     }
   }
 
