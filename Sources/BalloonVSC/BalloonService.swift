@@ -195,7 +195,7 @@ struct BalloonService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     // As Linux does: what the balloon holds counts as committed, and so does the floor, so that
     // the host leaves that much.
     let taken = addsBallooned ? takenPages() : 0
-    let committed = system.committed &+ taken &+ limits.floor
+    let committed = system.committed &+ taken &+ min(limits.floor, system.total)
     let before = outbox.count
     let message = core.report(available: system.available, committed: committed)
     perform([message])

@@ -66,7 +66,7 @@ public enum BalloonEvent: Sendable, Equatable {
   case hostError
   /// A message was dropped.
   case dropped(BalloonProtocolError)
-  /// The driver is gone, and the system has its memory back.
+  /// The driver goes, and the system gets its memory back.
   case ended(BalloonError)
 }
 

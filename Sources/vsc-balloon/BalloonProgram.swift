@@ -67,12 +67,8 @@ struct BalloonProgram: AsyncParsableCommand {
   func run() async throws {
     try Termination.handle()
     let logger = options.makeLogger("balloon")
-    if !reportOnly, vmbus_protect_from_oom_killer() < 0 {
-      logger.warning(
-        "the out-of-memory killer may end this program, and the host would not know: it needs CAP_SYS_RESOURCE, or OOMScoreAdjust=-1000 in its service"
-      )
-    }
-    let printer = EventPrinter(isJSON: json, logger: logger)
+    let isProtected = reportOnly || vmbus_protect_from_oom_killer() == 0
+    let printer = EventPrinter(isJSON: json, isProtected: isProtected, logger: logger)
     let ended = Promise<BalloonError?>()
     // The worker must not wait for a reader of this program's output; old lines are dropped.
     let (events, continuation) = AsyncStream.makeStream(

@@ -8,6 +8,8 @@ import Logging
 /// Prints a line for each event on standard output, unbuffered: another program may wait for it.
 struct EventPrinter: Sendable {
   let isJSON: Bool
+  /// Whether the out-of-memory killer spares this process.
+  let isProtected: Bool
   let logger: Logger
 
   private struct Line: Encodable {
@@ -18,8 +20,14 @@ struct EventPrinter: Sendable {
 
   func print(_ event: BalloonEvent, _ status: BalloonStatus) {
     if case .dropped(let error) = event { logger.warning("a message of the host: \(error)") }
-    if case .ready = event, let problem = status.memoryProblem {
-      logger.warning("no page can be given to the host: \(problem)")
+    if case .ready = event {
+      if let problem = status.memoryProblem {
+        logger.warning("no page can be given to the host: \(problem)")
+      } else if !isProtected {
+        logger.warning(
+          "the out-of-memory killer may end this program, and the host would not know: it needs CAP_SYS_RESOURCE, or OOMScoreAdjust=-1000 in its service"
+        )
+      }
     }
     if case .inflated = event, let problem = status.memoryProblem {
       logger.warning("a request was answered in part: \(problem)")
