@@ -101,8 +101,15 @@ struct PinnedMemory: ~Copyable, @unchecked Sendable {
   }
 
   deinit {
+    // Closing a ring lets go of its buffers too, but some time later.
+    for unit in units { _ = vmbus_pin(ring(unit.slot), slotInRing(unit.slot), nil, 0) }
     for ring in rings { _ = close(ring) }
     unsafe _ = munmap(space, spaceByteCount)
+  }
+
+  /// Where all of it is mapped.
+  var addresses: Range<UInt> {
+    unsafe UInt(bitPattern: space)..<UInt(bitPattern: space) + UInt(spaceByteCount)
   }
 
   // MARK: - Taking

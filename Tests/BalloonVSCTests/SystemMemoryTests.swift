@@ -39,17 +39,18 @@ import Testing
     #expect(memory.defaultFloor == floor * 256)
   }
 
-  @Test(arguments: [
-    // All of it.
-    (1024, 0, 10_000, 1024),
-    // The floor leaves 1536 pages: three huge pages.
-    (4096, 0, 2600, 1536),
-    // Below the floor.
-    (512, 0, 1000, 0), (512, 0, 0, 0),
-    // 2000 may be held at most.
-    (4096, 0, 100_000, 1536), (4096, 1600, 100_000, 0), (300, 1600, 100_000, 300),
-    (300, 3000, 100_000, 0),
-  ] as [(UInt32, UInt64, UInt64, UInt64)])
+  @Test(
+    arguments: [
+      // All of it.
+      (1024, 0, 10_000, 1024),
+      // The floor leaves 1536 pages: three huge pages.
+      (4096, 0, 2600, 1536),
+      // Below the floor.
+      (512, 0, 1000, 0), (512, 0, 0, 0),
+      // 2000 may be held at most.
+      (4096, 0, 100_000, 1536), (4096, 1600, 100_000, 0), (300, 1600, 100_000, 300),
+      (300, 3000, 100_000, 0),
+    ] as [(UInt32, UInt64, UInt64, UInt64)])
   func theOperatorsLimitsHold(
     _ requested: UInt32, _ taken: UInt64, _ available: UInt64, _ allowed: UInt64
   ) {
