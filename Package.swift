@@ -44,12 +44,14 @@ let package = Package(
     .library(name: "VMBus", targets: ["VMBus"]),
     .library(name: "VSC", targets: ["VSC"]),
     .library(name: "StorageVSC", targets: ["StorageVSC"]),
+    .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
+    .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
   ] + pluginProducts,
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
@@ -67,18 +69,24 @@ let package = Package(
     .target(name: "Platform", dependencies: ["CLinux", system], swiftSettings: settings),
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+    .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
 
     .target(name: "SimulatedLink", dependencies: ["VMBus"], swiftSettings: settings),
     .target(
       name: "SimulatedHost",
       dependencies: [
-        "CLinux", "Platform", "SimulatedLink", "StorageProtocol", "VMBus", logging, system,
+        "BalloonProtocol", "CLinux", "Platform", "SimulatedLink", "StorageProtocol", "VMBus",
+        logging, system,
       ],
       swiftSettings: settings),
 
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .target(
       name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
+      name: "BalloonVSC",
+      dependencies: ["BalloonProtocol", "CLinux", "Platform", "VMBus", "VSC", system],
       swiftSettings: settings),
     .target(
       name: "SimulatedBus",
@@ -129,12 +137,20 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    .executableTarget(
+      name: "vsc-balloon",
+      dependencies: [
+        "BalloonProtocol", "BalloonVSC", "CLinux", "DriverProgram", "Platform", "VSC", arguments,
+        logging,
+      ],
+      swiftSettings: settings),
+
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC",
-        "VMBus", "VSC", system,
+        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost",
+        "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
@@ -148,6 +164,13 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "BalloonProtocolTests", dependencies: ["BalloonProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "BalloonVSCTests",
+      dependencies: ["BalloonProtocol", "BalloonVSC", "CLinux", "Platform", "VMBus", "VSC"],
       swiftSettings: settings),
     .testTarget(
       name: "SimulatedHostTests",

@@ -68,15 +68,12 @@ static inline int vmbus_open_pagemap(void) {
   return vmbus_result(open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC));
 }
 
-/// The number of the page frame at an address, through a descriptor of /proc/self/pagemap: 0 when the
-/// page is not in memory or the kernel does not tell (which takes CAP_SYS_ADMIN). Returns 0 or -errno.
-static inline int vmbus_page_frame(
-    int fd, const void *_Nonnull address, uint64_t *_Nonnull frame) {
-  uint64_t entry = 0;
-  off_t offset = (off_t)((uintptr_t)address / (uintptr_t)getpagesize() * sizeof entry);
-  ssize_t count = pread(fd, &entry, sizeof entry, offset);
-  if (count != sizeof entry) return count < 0 ? -errno : -EIO;
-  // Bit 63: present. Bits 0 to 54: the frame.
-  *frame = entry >> 63 ? entry & ((1ull << 55) - 1) : 0;
-  return 0;
+/// Reads the words of /proc/self/pagemap for `count` pages of the system's size from `start` on.
+/// Returns 0 or -errno.
+static inline int vmbus_read_pagemap(
+    int fd, const void *_Nonnull start, uint64_t *_Nonnull words, size_t count) {
+  off_t offset = (off_t)((uintptr_t)start / (uintptr_t)getpagesize() * sizeof *words);
+  ssize_t got = pread(fd, words, count * sizeof *words, offset);
+  if (got < 0) return -errno;
+  return (size_t)got == count * sizeof *words ? 0 : -EIO;
 }

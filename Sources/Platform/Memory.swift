@@ -120,13 +120,14 @@ public final class PageMap: Sendable {
     owned = try OwnedDescriptor(owning: checked(vmbus_open_pagemap()))
   }
 
-  /// The number of the physical page of the system's size at an address, or nil when the kernel
-  /// does not tell.
+  /// The numbers of `count` physical pages of the system's size, from an address on: 0 for a page
+  /// that is not in memory, or whose number the kernel does not tell.
   @unsafe
-  public func frame(at address: UnsafeRawPointer) throws(Errno) -> UInt64? {
-    var frame: UInt64 = 0
-    try checked(unsafe vmbus_page_frame(owned.rawValue, address, &frame))
-    return frame == 0 ? nil : frame
+  public func frames(at address: UnsafeRawPointer, count: Int) throws(Errno) -> [UInt64] {
+    var words = [UInt64](repeating: 0, count: count)
+    try checked(unsafe vmbus_read_pagemap(owned.rawValue, address, &words, count))
+    // Bit 63: present. Bits 0 to 54: the number.
+    return words.map { $0 >> 63 == 1 ? $0 & (1 << 55 - 1) : 0 }
   }
 }
 

@@ -68,13 +68,13 @@ final class UIOMemory: @unchecked Sendable {
       let start = unsafe mapping.start + index * HugePageFile.pageByteCount
       // A page has a place in memory once it was touched.
       unsafe start.storeBytes(of: 0, as: UInt64.self)
-      let frame: UInt64?
+      let frame: UInt64
       do throws(Errno) {
-        frame = unsafe try pageMap.frame(at: start)
+        frame = unsafe try pageMap.frames(at: start, count: 1)[0]
       } catch {
         throw .system("/proc/self/pagemap", code: error.rawValue, text: "\(error)")
       }
-      guard let frame else {
+      guard frame != 0 else {
         throw .notPermitted(
           path: "/proc/self/pagemap",
           need: "physical addresses are told to a process that starts with CAP_SYS_ADMIN")

@@ -15,7 +15,7 @@ struct HostProgram: ParsableCommand {
     abstract: "A simulated Hyper-V host: serves VMBus devices to guests on this machine.",
     discussion: """
       Guests are driver programs (vsc-storage --host PATH) that join over the socket. Each disk is
-      a device of its own. The host runs until SIGINT or SIGTERM.
+      a device of its own, and so is dynamic memory. The host runs until SIGINT or SIGTERM.
       """,
     version: projectVersion)
 
@@ -27,6 +27,12 @@ struct HostProgram: ParsableCommand {
       "A raw image to serve, or memory:SIZE. Options: ro, block=512|4096, memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is).",
       valueName: "file[,option...]"))
   var disk: [DiskArgument] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Offer dynamic memory, and ask each guest for so many MiB; 0 only takes its reports.",
+      valueName: "MiB"))
+  var balloon: Int?
 
   @Option(help: ArgumentHelp("Threads that serve devices.", valueName: "count"))
   var workers: Int = 1
@@ -56,6 +62,9 @@ struct HostProgram: ParsableCommand {
   func validate() throws {
     guard 1...64 ~= workers else { throw ValidationError("--workers must be 1 to 64.") }
     guard spin >= 0 else { throw ValidationError("--spin must be 0 or more.") }
+    if let balloon, !(0...1 << 30 ~= balloon) {
+      throw ValidationError("--balloon must be 0 to 1073741824 MiB.")
+    }
     for fault in fault where !disk.indices.contains(fault.disk) {
       throw ValidationError("--fault: there is no disk \(fault.disk).")
     }
@@ -75,18 +84,21 @@ struct HostProgram: ParsableCommand {
         throw ProgramFailure(.cannotCreate, "\(capture): \(error)")
       }
     }
-    let devices = try disk.enumerated().map { index, argument in
-      StorVSP(
+    var devices: [(any VSP, faults: [FaultPlan])] = try disk.enumerated().map { index, argument in
+      let device = StorVSP(
         try argument.makeController(index), instance: DiskArgument.instance(index),
         flags: argument.flags)
+      return (device, fault.filter { $0.disk == index }.map(\.plan))
+    }
+    if let balloon {
+      let device = BalloonVSP(
+        instance: "5d15c000-0000-4000-8000-0000000b0001", pages: UInt64(balloon) * 256,
+        logger: logger)
+      devices.append((device, []))
     }
     let host: SimulatedHost
     do throws(Errno) {
-      host = try SimulatedHost(
-        path: socket, configuration,
-        devices: devices.enumerated().map { index, device in
-          (device, fault.filter { $0.disk == index }.map(\.plan))
-        })
+      host = try SimulatedHost(path: socket, configuration, devices: devices)
     } catch .addressInUse {
       throw ProgramFailure(.unavailable, "\(socket): another host listens there, or it is a file")
     } catch .invalidArgument {
@@ -94,7 +106,7 @@ struct HostProgram: ParsableCommand {
     } catch {
       throw ProgramFailure(.cannotCreate, "\(socket): \(error)")
     }
-    logger.info("listening on \(socket) with \(devices.count) disks")
+    logger.info("listening on \(socket) with \(devices.count) devices")
     _ = Termination.wait()
     host.stop()
   }

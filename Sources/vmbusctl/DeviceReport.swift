@@ -31,7 +31,11 @@ struct DeviceReport: Sendable {
 
   /// The program that drives a class.
   private static func driver(for deviceClass: DeviceClass) -> String? {
-    deviceClass == .scsi ? "vsc-storage" : nil
+    switch deviceClass {
+    case .scsi: "vsc-storage"
+    case .balloon: "vsc-balloon"
+    default: nil
+    }
   }
 
   private static func status(_ obstacle: DeviceObstacle?, _ driver: String?) -> String {

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CLinux
+
+@testable import BalloonVSC
+
+/// Memory that a part of this process's address space has, in KiB.
+func residentKiB(_ addresses: Range<UInt>) throws -> Int {
+  var buffer = [CChar](repeating: 0, count: 8 << 20)
+  let count = unsafe vmbus_read_small_file("/proc/self/smaps", &buffer, buffer.count)
+  let text = String(
+    decoding: buffer.prefix(max(Int(count), 0)).map(UInt8.init(bitPattern:)), as: UTF8.self)
+  var isInside = false
+  var sum = 0
+  for line in text.split(separator: "\n") {
+    let words = line.split(separator: " ", omittingEmptySubsequences: true)
+    guard let first = words.first else { continue }
+    if first.contains("-"), let start = UInt(first.prefix { $0 != "-" }, radix: 16) {
+      isInside = addresses.contains(start)
+    } else if isInside, first == "Rss:", words.count > 1 {
+      sum += Int(words[1]) ?? 0
+    }
+  }
+  return sum
+}
+
+/// Why this process can't take memory for a balloon, or nil when it can.
+func balloonProblem() -> BalloonMemoryError? {
+  do throws(BalloonMemoryError) {
+    _ = try PinnedMemory.open(maximumPageCount: 512)
+    return nil
+  } catch {
+    return error
+  }
+}
+
+/// Makes memory for a body, and gives all of it back.
+func withPinnedMemory(
+  _ maximum: UInt64, _ body: (inout PinnedMemory) throws -> Void
+) throws {
+  var memory = try PinnedMemory.open(maximumPageCount: maximum)
+  try body(&memory)
+}
