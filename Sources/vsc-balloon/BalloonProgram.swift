@@ -69,51 +69,51 @@ struct BalloonProgram: AsyncParsableCommand {
     let logger = options.makeLogger("balloon")
     let isProtected = reportOnly || vmbus_protect_from_oom_killer() == 0
     let printer = EventPrinter(isJSON: json, isProtected: isProtected, logger: logger)
-    let ended = Promise<BalloonError?>()
     // The worker must not wait for a reader of this program's output; old lines are dropped.
     let (events, continuation) = AsyncStream.makeStream(
       of: (BalloonEvent, BalloonStatus).self, bufferingPolicy: .bufferingNewest(1024))
     let printing = Task {
       for await (event, status) in events { printer.print(event, status) }
     }
-    let driver = BalloonVSC(configuration) { event, status in
-      continuation.yield((event, status))
-      if case .ended(let error) = event { ended.keep(error) }
-    }
-    let result: Result<BalloonError?, any Error>
+    let result: Result<Void, any Error>
     do {
-      result = .success(try await drive(driver, ended))
+      try await whileOffered(BalloonVSC.deviceClass, options, label: "balloon") { device in
+        try await drive(device) { continuation.yield(($0, $1)) }
+      }
+      result = .success(())
     } catch {
       result = .failure(error)
     }
     continuation.finish()
     await printing.value
-    if let end = try result.get() { throw ProgramFailure(.unavailable, "\(end)") }
+    try result.get()
   }
 
-  /// Returns when the program is told to end, or why the driver ended by itself.
+  /// Returns why the device is gone, or nil when the program is told to end.
   private func drive(
-    _ driver: BalloonVSC, _ ended: Promise<BalloonError?>
-  ) async throws -> BalloonError? {
-    try await withDevice(BalloonVSC.deviceClass, options) { device in
+    _ device: Device, _ tell: @escaping @Sendable (BalloonEvent, BalloonStatus) -> Void
+  ) async throws -> ChannelEnd? {
+    let ended = Promise<BalloonError>()
+    let driver = BalloonVSC(configuration) { event, status in
+      tell(event, status)
+      if case .ended(let error) = event { ended.keep(error) }
+    }
+    let error = try await untilTermination {
       do {
         try await driver.start(device)
       } catch let error as BalloonError {
-        throw ProgramFailure(.unavailable, "\(error)")
-      } catch let error as TransportError {
-        throw ProgramFailure(.unavailable, "\(error)")
+        return error
       }
-      return try await withThrowingTaskGroup(of: BalloonError?.self) { group in
-        group.addTask {
-          try await Termination.next()
-          ended.keep(nil)
-          return nil
-        }
-        group.addTask { await ended.value() }
-        let first = try await group.next() ?? nil
-        group.cancelAll()
-        return first
+      return await withTaskCancellationHandler {
+        await ended.value()
+      } onCancel: {
+        ended.keep(.channel(.ended(.closed)))
       }
+    }
+    switch error {
+    case nil: return nil
+    case .channel(.ended(let end)): return end
+    case let error?: throw ProgramFailure(.unavailable, "\(error)")
     }
   }
 
