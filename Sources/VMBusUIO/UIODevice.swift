@@ -25,22 +25,42 @@ final class UIODevice: DeviceTransport {
       transport: record.nodes.first?.node ?? "VMBus")
   }
 
+  /// Linux gives user space no other signal for such a channel.
+  private static let noDoorbell =
+    "its monitor page is mapped with the wrong encryption, so the host can't be signalled"
+  private static let noUserData =
+    "uio_hv_generic can't send the data that this driver opens its channel with"
+
   // MARK: - Opening
 
   func openChannel(
     _ parameters: ChannelParameters, worker: Worker
   ) async throws(TransportError) -> RawChannel {
-    guard parameters.userData == UserData() else {
-      throw .unusable(reason: "uio_hv_generic can't send the data that this driver opens with")
+    guard parameters.userData == UserData() else { throw .unusable(reason: Self.noUserData) }
+    return try await opening(identity.channel) { () throws(TransportError) in
+      try self.open(worker)
     }
-    let channel = try await life.opening(identity.channel) {
+  }
+
+  /// The kernel opens a subchannel as soon as the host offers it; what is left is to find it.
+  func openSubchannel(
+    _ index: UInt16, _ parameters: ChannelParameters, worker: Worker
+  ) async throws(TransportError) -> RawChannel {
+    guard parameters.userData == UserData() else { throw .unusable(reason: Self.noUserData) }
+    let subchannel = try await subchannel(index)
+    return try await opening(subchannel.channel) { () throws(TransportError) in
+      try self.open(subchannel, worker)
+    }
+  }
+
+  /// Opening waits for the host, which is nothing for a thread that tasks share.
+  private func opening(
+    _ id: ChannelID, _ open: @escaping @Sendable () throws(TransportError) -> UIOChannelState
+  ) async throws(TransportError) -> RawChannel {
+    let channel = try await life.opening(id) {
       () async throws(TransportError) -> UIOChannelState in
-      // Opening waits for the host, which is nothing for a thread that tasks share.
       let result = await withCheckedContinuation { continuation in
-        DispatchQueue.global().async {
-          continuation.resume(
-            returning: Result { () throws(TransportError) in try self.open(worker) })
-        }
+        DispatchQueue.global().async { continuation.resume(returning: Result(catching: open)) }
       }
       return try result.get()
     }
@@ -51,26 +71,25 @@ final class UIODevice: DeviceTransport {
   private func open(_ worker: Worker) throws(TransportError) -> UIOChannelState {
     let (node, layout) = try place()
     let file = try Self.openFile(node)
-    // Which memory the channel uses is asked at each open: the kernel knows it of an open channel.
-    let confidentiality: Confidentiality
-    do throws(ConfidentialityUnknown) {
-      confidentiality = try machine.confidentiality(of: record.channel).value
-    } catch {
-      throw .confidentialityUnknown(reason: "\(error.why)")
-    }
+    let confidentiality = try confidentiality(of: record.channel)
     let monitor = record.monitor
-    guard monitor == nil || !machine.isIsolated else {
-      throw .unusable(
-        reason:
-          "its monitor page is mapped with the wrong encryption, so the host can't be signalled")
-    }
+    guard monitor == nil || !machine.isIsolated else { throw .unusable(reason: Self.noDoorbell) }
     let ring = try mapRing(file, layout, confidentiality)
-    let page =
-      monitor == nil
-      ? nil : try Self.map(node, file.rawValue, UIOLayout.monitorPageMap, MonitorPage.byteCount)
+    let page = try mapMonitorPage(file, monitor)
     return try UIOChannelState(
       identity.channel, confidentiality, life, worker,
       UIOChannelState.Parts(ring: ring, monitorPage: page, file: file), monitor: monitor)
+  }
+
+  /// Which memory a channel uses, asked anew at each open.
+  private func confidentiality(
+    of channel: ChannelID
+  ) throws(TransportError) -> Confidentiality {
+    do throws(ConfidentialityUnknown) {
+      return try machine.confidentiality(of: channel).value
+    } catch {
+      throw .confidentialityUnknown(reason: "\(error.why)")
+    }
   }
 
   /// The device file and what can be mapped of it. What was true when the device was found may have
@@ -143,6 +162,14 @@ final class UIODevice: DeviceTransport {
     }
   }
 
+  private func mapMonitorPage(
+    _ file: borrowing DeviceFile, _ monitor: MonitorID?
+  ) throws(TransportError) -> MappedMemory? {
+    guard monitor != nil else { return nil }
+    return try Self.map(
+      identity.transport, file.rawValue, UIOLayout.monitorPageMap, MonitorPage.byteCount)
+  }
+
   /// Map N of a UIO device lies at N pages.
   private static func map(
     _ node: String, _ descriptor: Int32, _ index: Int, _ byteCount: Int
@@ -167,6 +194,50 @@ final class UIODevice: DeviceTransport {
       let code = (error as? Errno)?.rawValue ?? 0
       throw .system("ring file", code: code, text: "\(path): \(error)")
     }
+  }
+
+  // MARK: - Subchannels
+
+  /// Waits until the kernel has opened a subchannel: its ring file is there then. No event tells of
+  /// that which udevd would be sure to pass on.
+  private func subchannel(_ index: UInt16) async throws(TransportError) -> ChannelRecord {
+    for _ in 0..<200 {
+      if let end = life.reason { throw end == .rescinded ? .rescinded : .hostGone }
+      let found = (try? VMBusInventory())?.device(record.instance)?.channels.first {
+        $0.subchannelIndex == index && $0.ringFileByteCount != nil
+      }
+      if let found { return found }
+      do { try await Task.sleep(for: .milliseconds(50)) } catch { break }
+    }
+    throw .timedOut("subchannel offer")
+  }
+
+  private func open(
+    _ subchannel: ChannelRecord, _ worker: Worker
+  ) throws(TransportError) -> UIOChannelState {
+    let confidentiality = try confidentiality(of: subchannel.channel)
+    guard confidentiality == .hostVisible else {
+      throw .unusable(
+        reason: "its ring is encrypted, and the kernel maps a subchannel's as host-visible only")
+    }
+    guard subchannel.monitor == nil || !machine.isIsolated else {
+      throw .unusable(reason: Self.noDoorbell)
+    }
+    guard let byteCount = subchannel.ringFileByteCount, byteCount % 8192 == 0,
+      byteCount >= 4 * 4096, byteCount <= 1 << 30
+    else { throw .unusable(reason: "\(subchannel.ringFile) has no size that two rings can have") }
+    // A descriptor of its own, for its worker; the primary channel's has the lock.
+    let file: DeviceFile
+    do throws(Errno) {
+      file = try DeviceFile(path: identity.transport)
+    } catch {
+      throw .system("device file", code: error.rawValue, text: "\(identity.transport): \(error)")
+    }
+    let ring = try Self.mapFile(subchannel.ringFile, Int(byteCount))
+    let page = try mapMonitorPage(file, subchannel.monitor)
+    return try UIOChannelState(
+      subchannel.channel, confidentiality, life, worker,
+      UIOChannelState.Parts(ring: ring, monitorPage: page, file: file), monitor: subchannel.monitor)
   }
 
   // MARK: - Memory and the end

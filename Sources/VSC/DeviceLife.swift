@@ -71,6 +71,16 @@ public final class DeviceLife: Sendable {
     return !channels.isEmpty
   }
 
+  /// One channel is gone, and the device is not.
+  ///
+  /// - Returns: whether it was open.
+  @discardableResult
+  public func end(_ id: ChannelID, _ reason: ChannelEnd) -> Bool {
+    let channel = state.withLock { $0.channels[id] }
+    channel?.end(reason)
+    return channel != nil
+  }
+
   /// How the device ended, or nil while it has not.
   public var reason: ChannelEnd? { state.withLock { $0.end } }
 
