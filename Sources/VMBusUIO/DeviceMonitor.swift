@@ -31,13 +31,18 @@ public final class DeviceMonitor: Sendable {
   public func receive() -> [DeviceEvent] {
     monitor.withLock { monitor in
       var events: [DeviceEvent] = []
-      while let device = monitor.receive() {
-        if let action = device.action, let subsystem = device.subsystem,
-          let path = device.devicePath,
-          let event = DeviceEvent(action: action, subsystem: subsystem, devicePath: path)
-        {
-          events.append(event)
+      do throws(DiscoveryError) {
+        while let device = try monitor.receive() {
+          if let action = device.action, let subsystem = device.subsystem,
+            let path = device.devicePath,
+            let event = DeviceEvent(action: action, subsystem: subsystem, devicePath: path)
+          {
+            events.append(event)
+          }
         }
+      } catch {
+        // What was lost is not known. What follows is still there for the next call.
+        events.append(DeviceEvent(.changed, nil))
       }
       return events
     }
@@ -54,9 +59,10 @@ public struct DeviceEvent: Sendable, Equatable {
   }
 
   public var kind: Kind
-  public var instance: GUID
+  /// Nil when events were lost: look at all devices again.
+  public var instance: GUID?
 
-  public init(_ kind: Kind, _ instance: GUID) {
+  public init(_ kind: Kind, _ instance: GUID?) {
     self.kind = kind
     self.instance = instance
   }
