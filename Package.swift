@@ -61,6 +61,9 @@ let package = Package(
   // From the bottom up: a target imports only what stands above it here.
   targets: [
     .systemLibrary(name: "CLinux", path: "CShims/CLinux"),
+    .systemLibrary(
+      name: "CUdev", path: "CShims/CUdev", pkgConfig: "libudev",
+      providers: [.apt(["libudev-dev"])]),
     .target(name: "Platform", dependencies: ["CLinux", system], swiftSettings: settings),
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
@@ -89,17 +92,34 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "CRevocation", path: "CShims/CRevocation",
+      cSettings: [.enableWarning("all"), .enableWarning("extra"), .treatAllWarnings(as: .error)]),
+    .target(
+      name: "VMBusUIO",
+      dependencies: [
+        "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", logging, system,
+      ],
+      swiftSettings: settings),
+
+    .target(
+      name: "ProgramSupport", dependencies: ["CLinux", arguments, system],
+      swiftSettings: settings),
+    .target(
       name: "DriverProgram",
-      dependencies: ["CLinux", "Platform", "SimulatedBus", "VSC", arguments, logging, system],
+      dependencies: [
+        "Platform", "ProgramSupport", "SimulatedBus", "VMBusUIO", "VSC", arguments, logging,
+        system,
+      ],
       swiftSettings: settings),
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "DriverProgram", "Platform", "SimulatedHost", "VMBus", arguments, logging, system,
+        "Platform", "ProgramSupport", "SimulatedHost", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
-      name: "vmbusctl", dependencies: ["DriverProgram", "SimulatedBus", "VSC", arguments],
+      name: "vmbusctl",
+      dependencies: ["DriverProgram", "SimulatedBus", "VMBus", "VMBusUIO", "VSC", arguments],
       swiftSettings: settings),
 
     // The driver that README.md shows.
@@ -116,8 +136,7 @@ let package = Package(
     .executableTarget(
       name: "vsc-balloon",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "CLinux", "DriverProgram", "Platform", "VSC", arguments,
-        logging,
+        "BalloonVSC", "CLinux", "DriverProgram", "Platform", "VSC", arguments, logging,
       ],
       swiftSettings: settings),
 
@@ -130,6 +149,9 @@ let package = Package(
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
+    .testTarget(
+      name: "VMBusUIOTests", dependencies: ["Platform", "VMBus", "VMBusUIO"],
+      exclude: ["Fixtures"], swiftSettings: settings),
     .testTarget(name: "VSCTests", dependencies: ["VMBus", "VSC"], swiftSettings: settings),
     .testTarget(
       name: "StorageVSCTests",

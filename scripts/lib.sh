@@ -120,6 +120,9 @@ need_packages() {
     die "Installing failed. Run: sudo apt-get install -y ${lacking[*]}"
 }
 
+# What the package's targets for real machines are linked with: without it nothing builds.
+need_libraries() { need_packages pkg-config libudev-dev; }
+
 # Builds programs of the package for use; they lie in $programs.
 programs=$root/.build/release
 

@@ -86,38 +86,18 @@ static inline void vmbus_drop(void *_Nonnull start, size_t count) {
   madvise(start, count, MADV_DONTNEED);
 }
 
-static inline int vmbus_open_pagemap(void) {
-  int fd = open("/proc/self/pagemap", O_RDONLY | O_CLOEXEC);
-  return fd < 0 ? -errno : fd;
-}
-
-/// Reads the pagemap's words for `count` pages from `start`. Returns how many, or -errno.
-static inline int vmbus_read_pagemap(
-    int pagemap, const void *_Nonnull start, uint64_t *_Nonnull words, unsigned count) {
-  off_t offset = (off_t)((uintptr_t)start / 4096 * 8);
-  ssize_t got = pread(pagemap, words, (size_t)count * 8, offset);
-  return got < 0 ? -errno : (int)(got / 8);
-}
-
-static inline long vmbus_page_size(void) { return sysconf(_SC_PAGESIZE); }
-
-/// Reads a small file as a whole: bytes read, or -errno.
-static inline int vmbus_read_small_file(
-    const char *_Nonnull path, char *_Nonnull buffer, size_t capacity) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -errno;
-  size_t count = 0;
-  for (;;) {
-    ssize_t got = read(fd, buffer + count, capacity - count);
-    if (got < 0) {
-      int error = errno;
-      close(fd);
-      return -error;
-    }
-    if (got == 0 || (count += (size_t)got) == capacity) break;
+/// The same as `vmbus_page_frame` for `count` pages of 4096 bytes from `start`. Returns how many
+/// frames were written, or -errno.
+static inline int vmbus_page_frames(
+    int fd, const void *_Nonnull start, uint64_t *_Nonnull frames, unsigned count) {
+  off_t offset = (off_t)((uintptr_t)start / 4096 * sizeof *frames);
+  ssize_t bytes = pread(fd, frames, count * sizeof *frames, offset);
+  if (bytes < 0) return -errno;
+  unsigned got = (unsigned)((size_t)bytes / sizeof *frames);
+  for (unsigned index = 0; index < got; index++) {
+    frames[index] = frames[index] >> 63 ? frames[index] & ((1ull << 55) - 1) : 0;
   }
-  close(fd);
-  return (int)count;
+  return (int)got;
 }
 
 /// The system's last choice when it must end a process to get memory: not this one, please.

@@ -7,13 +7,6 @@ public struct BalloonVersion: WireInteger, Comparable {
   public var rawValue: UInt32
   @inlinable public init(rawValue: UInt32) { self.rawValue = rawValue }
 
-  /// Windows 7 and Server 2008 R2.
-  public static let v0_3 = Self(rawValue: 0x0000_0003)
-  /// Windows 8 and Server 2012.
-  public static let v1_0 = Self(rawValue: 0x0001_0000)
-  /// Windows 10 and Server 2016.
-  public static let v2_0 = Self(rawValue: 0x0002_0000)
-
   public static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
 
   public var isKnown: Bool { self == .v0_3 || self == .v1_0 || self == .v2_0 }
@@ -26,6 +19,17 @@ public struct BalloonVersion: WireInteger, Comparable {
     default: nil
     }
   }
+}
+
+// A version is written as everyone writes it.
+// swift-format-ignore: AlwaysUseLowerCamelCase
+extension BalloonVersion {
+  /// Windows 7 and Server 2008 R2.
+  public static let v0_3 = Self(rawValue: 0x0000_0003)
+  /// Windows 8 and Server 2012.
+  public static let v1_0 = Self(rawValue: 0x0001_0000)
+  /// Windows 10 and Server 2016.
+  public static let v2_0 = Self(rawValue: 0x0002_0000)
 }
 
 extension BalloonVersion: CustomStringConvertible {

@@ -46,7 +46,7 @@ struct PinnedMemory: ~Copyable, @unchecked Sendable {
   private let spaceByteCount: Int
   private let firstBlock: UnsafeMutableRawPointer
   private let blockCount: Int
-  private let pagemap: OwnedDescriptor
+  private let pageMap: PageMap
   private var rings: [Int32] = []
   private var freeSlots: [Int] = []
   private var freshBlocks = 0
@@ -68,18 +68,16 @@ struct PinnedMemory: ~Copyable, @unchecked Sendable {
   ///
   /// - Parameter maximumPageCount: what will be held at most.
   static func open(maximumPageCount: UInt64) throws(BalloonMemoryError) -> PinnedMemory {
-    let pageSize = vmbus_page_size()
-    guard pageSize == 4096 else { throw .pageSize(pageSize) }
-    let descriptor = vmbus_open_pagemap()
-    guard descriptor >= 0 else { throw .noPagemap(Errno(rawValue: -descriptor)) }
-    let pagemap = OwnedDescriptor(owning: descriptor)
+    guard SystemPage.byteCount == 4096 else { throw .pageSize(SystemPage.byteCount) }
+    let pageMap: PageMap
+    do throws(Errno) { pageMap = try PageMap() } catch { throw .noPagemap(error) }
     // Blocks of small pages may be held for the sake of a few: twice the room is enough for all
     // but odd cases, and those get less memory.
     let blocks = Int(clamping: min(maximumPageCount, 1 << 32) / blockPageCount) * 2 + 64
     guard let space = unsafe vmbus_reserve((blocks + 1) * blockByteCount) else {
       throw .noAddressSpace
     }
-    var memory = unsafe PinnedMemory(space, blocks, pagemap)
+    var memory = unsafe PinnedMemory(space, blocks, pageMap)
     var ranges: [PageRange] = []
     _ = try memory.takeSmall(1, &ranges)
     for range in ranges { _ = memory.release(range, maximumUnits: 1) }
@@ -90,14 +88,14 @@ struct PinnedMemory: ~Copyable, @unchecked Sendable {
   ///   here on.
   @unsafe
   private init(
-    _ space: UnsafeMutableRawPointer, _ blockCount: Int, _ pagemap: consuming OwnedDescriptor
+    _ space: UnsafeMutableRawPointer, _ blockCount: Int, _ pageMap: PageMap
   ) {
     unsafe self.space = space
     spaceByteCount = (blockCount + 1) * Self.blockByteCount
     let mask = UInt(Self.blockByteCount - 1)
     unsafe firstBlock = space + Int((0 &- UInt(bitPattern: space)) & mask)
     self.blockCount = blockCount
-    self.pagemap = pagemap
+    self.pageMap = pageMap
   }
 
   deinit {
@@ -346,17 +344,16 @@ struct PinnedMemory: ~Copyable, @unchecked Sendable {
 
   /// The physical page numbers of a block's first pages, which are pinned.
   private func pageNumbers(_ block: Int, _ count: Int) throws(BalloonMemoryError) -> [GPN] {
-    var words = [UInt64](repeating: 0, count: count)
-    let got = unsafe vmbus_read_pagemap(
-      pagemap.rawValue, address(block, 0), &words, UInt32(count))
-    guard got == count else { throw .noPagemap(got < 0 ? Errno(rawValue: -got) : .ioError) }
-    // The page number is in the low 55 bits of a page that is present (bit 63).
-    return try words.map { word throws(BalloonMemoryError) in
-      let number = word & (1 << 55 - 1)
-      guard word >> 63 == 1, number != 0, number <= PageRange.maximumStart else {
-        throw .pageNumbersHidden
-      }
-      return number
+    let numbers: [GPN]
+    do throws(Errno) {
+      numbers = try unsafe pageMap.frames(at: address(block, 0), count: count)
+    } catch {
+      throw .noPagemap(error)
     }
+    // They are in memory, so what is not told is hidden.
+    guard numbers.allSatisfy({ 1...PageRange.maximumStart ~= $0 }) else {
+      throw .pageNumbersHidden
+    }
+    return numbers
   }
 }

@@ -7,10 +7,13 @@ import VSC
 
 /// The arguments that every driver program has: where its device is, and how it is driven.
 public struct DriverOptions: ParsableArguments, Sendable {
-  @Option(help: ArgumentHelp("The socket of a simulated host.", valueName: "path"))
+  @Option(
+    help: ArgumentHelp(
+      "The socket of a simulated host. Without it, devices are those of this machine.",
+      valueName: "path"))
   public var host: String?
 
-  @Option(help: "What this machine is to the host: plain, isolated or confidential.")
+  @Option(help: "What this machine is to the simulated host: plain, isolated or confidential.")
   public var machine: Machine = .isolated
 
   @Option(
@@ -31,8 +34,14 @@ public struct DriverOptions: ParsableArguments, Sendable {
   public var spin: Int = 2000
 
   @Option(
-    help: ArgumentHelp("MiB of memory of each kind for devices.", valueName: "MiB"))
+    help: ArgumentHelp("MiB of memory of each kind, with a simulated host.", valueName: "MiB"))
   public var memory: Int = 256
+
+  @Option(
+    help:
+      "Your word on the memory that a channel uses, where this machine can't tell: host-visible, ring or ring+external."
+  )
+  public var confidentiality: StatedConfidentiality?
 
   @Flag(name: [.short, .long], help: "Log more, on standard error.")
   public var verbose = false
@@ -56,20 +65,17 @@ public struct DriverOptions: ParsableArguments, Sendable {
 
 extension Machine: ExpressibleByArgument {}
 
-/// Processor numbers as people write them: `0,2-3`.
-public struct CPUList: ExpressibleByArgument, Sendable, Equatable {
-  public let numbers: [Int]
+/// `Confidentiality` as people write it.
+public enum StatedConfidentiality: String, ExpressibleByArgument, CaseIterable, Sendable {
+  case hostVisible = "host-visible"
+  case ring
+  case ringAndExternal = "ring+external"
 
-  public init?(argument: String) {
-    var numbers: [Int] = []
-    for part in argument.split(separator: ",", omittingEmptySubsequences: false) {
-      let ends = part.split(separator: "-", omittingEmptySubsequences: false).map { Int($0) }
-      guard let first = ends.first ?? nil, let last = ends.last ?? nil, ends.count <= 2,
-        first >= 0, first <= last, last < 4096
-      else { return nil }
-      numbers += first...last
+  var confidentiality: Confidentiality {
+    switch self {
+    case .hostVisible: .hostVisible
+    case .ring: .ring
+    case .ringAndExternal: .ringAndExternalMemory
     }
-    guard Set(numbers).count == numbers.count else { return nil }
-    self.numbers = numbers
   }
 }

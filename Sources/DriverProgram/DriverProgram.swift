@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import ArgumentParser
+import Logging
 import Platform
-public import SimulatedBus
-import SystemPackage
 public import VSC
 
 /// Turns a driver into a program: arguments, logging, signals, exit codes.
@@ -13,8 +12,9 @@ public import VSC
 ///       func makeDriver() -> EchoVSC { EchoVSC() }
 ///     }
 ///
-/// The program drives its device until it is told to end (SIGINT, SIGTERM: exit code 0) or the
-/// device goes away (exit code 69).
+/// The program drives its device until it is told to end (SIGINT, SIGTERM: exit code 0). A device of
+/// this machine that goes away is driven again when it comes back; that of a simulated host ends the
+/// program (exit code 69).
 public protocol DriverProgram: AsyncParsableCommand {
   associatedtype Driver: VSC
 
@@ -29,131 +29,47 @@ extension DriverProgram {
   public func run() async throws {
     try Termination.handle()
     let driver = try makeDriver()
-    let end = try await withDevice(Driver.deviceClass, options) { device in
-      try await driver.start(device)
-      return try await withThrowingTaskGroup(of: ChannelEnd?.self) { group in
-        group.addTask {
-          try await Termination.next()
-          return nil
+    try await withBus(options) { bus in
+      var transport = try choose(bus, Driver.deviceClass, options.device)
+      while true {
+        let found = try FoundDevice(transport, options)
+        let end = try await found.use { device in
+          try await untilTermination {
+            try await driver.start(device)
+            return await device.ended()
+          }
         }
-        group.addTask { await device.ended() }
-        let first = try await group.next() ?? nil
-        group.cancelAll()
-        return first
+        guard let end else { return }
+        guard let next = try await replacement(for: transport, gone: end, on: bus) else { return }
+        transport = next
       }
     }
-    if let end { throw ProgramFailure(.unavailable, "the device is gone: \(end)") }
   }
-}
 
-/// Finds the device that the options name, opens its workers, and closes all of it after `body`.
-public func withDevice<Result: Sendable>(
-  _ deviceClass: DeviceClass, _ options: DriverOptions,
-  _ body: (Device) async throws -> Result
-) async throws -> Result {
-  let found = try await openDevice(deviceClass, options)
-  do {
-    let result = try await body(found.device)
-    await found.close()
-    return result
-  } catch {
-    await found.close()
-    throw error
-  }
-}
-
-/// A device with its workers and the bus that it was found on.
-public struct FoundDevice: Sendable {
-  public let device: Device
-  let bus: SimulatedBus
-
-  /// Ends the workers, which drops the driver's channels; closes the device; leaves the bus.
-  public func close() async {
-    for worker in device.workers { worker.stop() }
-    await device.close()
-    await bus.disconnect()
-  }
-}
-
-/// Finds the device that the options name, and starts the workers for it.
-public func openDevice(
-  _ deviceClass: DeviceClass, _ options: DriverOptions
-) async throws -> FoundDevice {
-  guard let path = options.host else {
-    throw ProgramFailure(.usage, "say where the device is: --host PATH of a simulated host")
-  }
-  var workers: [Worker] = []
-  let cpus: [Int?] = options.cpu?.numbers ?? [nil]
-  for cpu in cpus {
-    do throws(Errno) {
-      let name = cpu.map { "vsc-\($0)" } ?? "vsc"
-      workers.append(
-        try Worker(.init(name: name, cpu: cpu, spinRounds: options.spin)))
-    } catch {
-      for worker in workers { worker.stop() }
-      throw ProgramFailure(
-        .usage, "processor \(cpu ?? 0) is not one that this process may use (see --cpu)")
+  /// The same device, when the host offers it again; nil when the program is to end.
+  private func replacement(
+    for transport: any DeviceTransport, gone end: ChannelEnd, on bus: any DeviceBus
+  ) async throws -> (any DeviceTransport)? {
+    let instance = transport.identity.instance
+    guard end == .rescinded, bus.bringsBack else {
+      throw ProgramFailure(.unavailable, "the device is gone: \(end)")
     }
-  }
-  do {
-    let bus = try await connect(path, options)
-    do {
-      let transport = try choose(bus.devices, deviceClass, options.device, path)
-      return FoundDevice(device: Device(transport, workers: workers), bus: bus)
-    } catch {
-      await bus.disconnect()
-      throw error
-    }
-  } catch {
-    for worker in workers { worker.stop() }
-    throw error
+    options.makeLogger(Self._commandName).warning("\(end): waiting for \(instance) to come back")
+    return try await untilTermination { try await bus.comesBack(instance) } ?? nil
   }
 }
 
-/// Joins the simulated host at `path`.
-public func connect(_ path: String, _ options: DriverOptions) async throws -> SimulatedBus {
-  var configuration = SimulatedBus.Configuration(machine: options.machine)
-  configuration.memoryByteCount = options.memory << 20
-  configuration.logger = options.makeLogger("vmbus")
-  do throws(TransportError) {
-    return try await SimulatedBus.connect(path: path, configuration)
-  } catch {
-    throw ProgramFailure(.unavailable, "\(error)")
-  }
-}
-
-/// The device that a person named, among those of a class (or of any).
-public func choose(
-  _ devices: [any DeviceTransport], _ deviceClass: DeviceClass?, _ name: String?, _ path: String
-) throws -> any DeviceTransport {
-  let devices = devices.filter { deviceClass == nil || $0.identity.deviceClass == deviceClass }
-  let kind = deviceClass.map { "\($0) " } ?? ""
-  guard let name else {
-    guard let only = devices.first else {
-      throw ProgramFailure(.unavailable, "\(path) has no \(kind)device")
+/// The result of `body`, or nil when SIGINT or SIGTERM comes before.
+func untilTermination<Result: Sendable>(
+  _ body: @escaping @Sendable () async throws -> Result
+) async throws -> Result? {
+  try await withThrowingTaskGroup(of: Result?.self) { group in
+    group.addTask {
+      try await Termination.next()
+      return nil
     }
-    return only
+    group.addTask { try await body() }
+    defer { group.cancelAll() }
+    return try await group.next() ?? nil
   }
-  let found: (any DeviceTransport)?
-  if let guid = GUID(name) {
-    found = devices.first { $0.identity.instance == guid }
-  } else if let number = Int(name) {
-    let byRelid = devices.first { Int($0.identity.channel.rawValue) == number }
-    found =
-      deviceClass == nil ? byRelid : devices.indices.contains(number) ? devices[number] : byRelid
-  } else if let colon = name.lastIndex(of: ":"), let index = Int(name[name.index(after: colon)...]),
-    let named = DeviceClass(named: name[..<colon])
-  {
-    let ofClass = devices.filter { $0.identity.deviceClass == named }
-    found = ofClass.indices.contains(index) ? ofClass[index] : nil
-  } else if let named = DeviceClass(named: name) {
-    found = devices.first { $0.identity.deviceClass == named }
-  } else {
-    throw ProgramFailure(
-      .usage, "'\(name)' is no GUID, relid or class: vmbusctl list shows the devices")
-  }
-  guard let found else {
-    throw ProgramFailure(.unavailable, "\(path) has no \(kind)device '\(name)'")
-  }
-  return found
 }

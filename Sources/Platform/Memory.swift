@@ -85,3 +85,63 @@ public struct MemoryFile: ~Copyable, Sendable {
     try MappedMemory(owned.rawValue, byteCount: byteCount)
   }
 }
+
+/// Huge pages of 2 MiB: the kernel neither swaps them out nor moves them when it makes room, so their
+/// physical addresses can be given to a device.
+public struct HugePageFile: ~Copyable, Sendable {
+  public static let pageByteCount = 2 << 20
+
+  public let owned: OwnedDescriptor
+  public let byteCount: Int
+
+  /// Takes free huge pages, all zero.
+  ///
+  /// - Parameters:
+  ///   - byteCount: a multiple of `pageByteCount`.
+  ///   - limit: the descriptor is below it.
+  /// - Throws: `noMemory` or `noSpace` when the machine has not that many.
+  public init(name: String, byteCount: Int, below limit: Int32) throws(Errno) {
+    owned = try OwnedDescriptor(
+      owning: checked(unsafe vmbus_huge_page_file(name, UInt64(byteCount), limit)))
+    self.byteCount = byteCount
+  }
+
+  public func map() throws(Errno) -> MappedMemory {
+    try MappedMemory(owned.rawValue, byteCount: byteCount)
+  }
+}
+
+/// Tells where this process's pages lie in physical memory.
+public final class PageMap: Sendable {
+  let owned: OwnedDescriptor
+
+  /// Open it while the process has its privileges: what counts is who opened it.
+  public init() throws(Errno) {
+    owned = try OwnedDescriptor(owning: checked(vmbus_open_pagemap()))
+  }
+
+  /// The number of the physical page of the system's size at an address, or nil when the kernel
+  /// does not tell.
+  @unsafe
+  public func frame(at address: UnsafeRawPointer) throws(Errno) -> UInt64? {
+    var frame: UInt64 = 0
+    try checked(unsafe vmbus_page_frame(owned.rawValue, address, &frame))
+    return frame == 0 ? nil : frame
+  }
+
+  /// The numbers of the physical pages of 4096 bytes behind each other from an address, 0 where the
+  /// kernel does not tell. For a system whose pages have that size.
+  @unsafe
+  public func frames(at start: UnsafeRawPointer, count: Int) throws(Errno) -> [UInt64] {
+    var frames = [UInt64](repeating: 0, count: count)
+    let got = try checked(
+      unsafe vmbus_page_frames(owned.rawValue, start, &frames, UInt32(count)))
+    guard got == count else { throw .ioError }
+    return frames
+  }
+}
+
+/// The size of the pages that this system maps: 4096 bytes on x86, more on some Arm kernels.
+public enum SystemPage {
+  public static let byteCount = Int(getpagesize())
+}

@@ -32,13 +32,20 @@ final class BusCore: Sendable {
     let result: Result<ControlStatus, TransportError>
   }
 
+  /// A worker is a virtual processor as long as it has channels.
+  struct ProcessorUse {
+    let worker: Worker
+    let processor: Int
+    var channels: Int
+  }
+
   struct State: ~Copyable {
     var client: ControlClient
     var devices: [ChannelID: SimulatedDevice] = [:]
     var waiting: [Awaited: Waiter] = [:]
     var resumptions: [Resumption] = []
-    var workers: [(worker: Worker, processor: Int)] = []
-    var kept: [PageAllocation] = []
+    var workers: [ProcessorUse] = []
+    var kept: [any AnyObject & Sendable] = []
     var refused = 0
     var isGone = false
   }
@@ -230,13 +237,11 @@ final class BusCore: Sendable {
 
   func shutDown() {
     locked { hostGone(&$0) }
-    let watched = locked { state in
-      let workers = state.workers
+    locked { state in
+      for use in state.workers {
+        use.worker.unwatch(machine.processors[use.processor].interrupt.rawValue)
+      }
       state.workers = []
-      return workers
-    }
-    for (worker, processor) in watched {
-      worker.unwatch(machine.processors[processor].interrupt.rawValue)
     }
     control.stop()
   }
@@ -254,23 +259,54 @@ final class BusCore: Sendable {
   var isGone: Bool { locked { $0.isGone } }
 
   /// Keeps memory that the host may still use until this guest is gone.
-  func keep(_ pages: PageAllocation) { locked { $0.kept.append(pages) } }
+  func keep(_ memory: any AnyObject & Sendable) { locked { $0.kept.append(memory) } }
 
-  /// The virtual processor that a worker is to this guest.
-  func processor(of worker: Worker) throws(TransportError) -> Int {
+  /// The virtual processor that a worker is to this guest, for one more channel.
+  func takeProcessor(for worker: Worker) throws(TransportError) -> Int {
     let found = locked { state -> Int? in
-      if let known = state.workers.first(where: { $0.worker === worker }) { return known.processor }
-      let next = state.workers.count + 1
-      guard next < machine.processors.count else { return nil }
-      state.workers.append((worker, next))
-      let processor = machine.processors[next]
-      worker.watch(processor.interrupt.rawValue) { processor.takeInterrupt() }
-      return next
+      let inUse = Set(state.workers.map(\.processor))
+      let index: Int
+      if let known = state.workers.firstIndex(where: { $0.worker === worker }) {
+        index = known
+      } else if let free = (1..<machine.processors.count).first(where: { !inUse.contains($0) }) {
+        // The first one is the control plane's.
+        index = state.workers.count
+        state.workers.append(ProcessorUse(worker: worker, processor: free, channels: 0))
+      } else {
+        return nil
+      }
+      state.workers[index].channels += 1
+      let number = state.workers[index].processor
+      if state.workers[index].channels == 1 {
+        let processor = machine.processors[number]
+        worker.watch(processor.interrupt.rawValue) { processor.takeInterrupt() }
+      }
+      return number
     }
     guard let found else {
       throw .system("workers", code: 0, text: "this machine has no more virtual processors")
     }
     return found
+  }
+
+  /// A channel of the worker is closed.
+  func giveBackProcessor(of worker: Worker) {
+    let isIdle = locked { state in
+      guard let index = state.workers.firstIndex(where: { $0.worker === worker }) else {
+        return false
+      }
+      state.workers[index].channels -= 1
+      guard state.workers[index].channels == 0 else { return false }
+      worker.unwatch(machine.processors[state.workers[index].processor].interrupt.rawValue)
+      return true
+    }
+    guard isIdle else { return }
+    // Nobody else may have the processor while this worker could still take its interrupts.
+    worker.post { [weak self] in
+      self?.locked { state in
+        state.workers.removeAll { $0.worker === worker && $0.channels == 0 }
+      }
+    }
   }
 }
 

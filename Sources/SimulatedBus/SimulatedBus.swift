@@ -13,7 +13,7 @@ public import VSC
 ///
 /// One thread, virtual processor 0, has the control plane; each driver worker is a virtual
 /// processor of its own and takes its channels' interrupts itself.
-public final class SimulatedBus: Sendable {
+public final class SimulatedBus: DeviceBus {
   public struct Configuration: Sendable {
     public var machine: Machine
     /// Bytes of each kind of memory. It takes room only as it is used.
@@ -38,8 +38,13 @@ public final class SimulatedBus: Sendable {
   }
 
   let core: BusCore
+  /// The socket's path.
+  public let name: String
 
-  private init(_ core: BusCore) { self.core = core }
+  private init(_ core: BusCore, name: String) {
+    self.core = core
+    self.name = name
+  }
 
   /// Joins the host that listens at `path`, and returns when it has told all its devices.
   public static func connect(
@@ -61,7 +66,7 @@ public final class SimulatedBus: Sendable {
       core.shutDown()
       throw error
     }
-    return SimulatedBus(core)
+    return SimulatedBus(core, name: path)
   }
 
   /// The devices that the host offers now, by relid.

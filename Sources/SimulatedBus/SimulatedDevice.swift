@@ -10,22 +10,9 @@ final class SimulatedDevice: DeviceTransport {
   let identity: DeviceIdentity
   let offer: OfferChannel
   private let bus: BusCore
-  private let state = Lock(State())
-
-  private struct State {
-    var channel: SimulatedChannelState?
-    var isOpening = false
-    var end: ChannelEnd?
-    var allocations: [PageAllocation] = []
-    /// False once the host has not said that it is done with a channel's memory.
-    var isQuiet = true
-    /// Those who wait for the end.
-    var ending: [Promise<ChannelEnd>] = []
-    /// Those who wait until the channel is closed for good.
-    var closing: [CheckedContinuation<Void, Never>] = []
-
-    var isClosed: Bool { channel == nil && !isOpening }
-  }
+  private let life = DeviceLife()
+  /// False once the host has not said that it is done with a channel's memory.
+  private let isQuiet = Atomic<Bool>(true)
 
   enum Use {
     case unused
@@ -37,7 +24,7 @@ final class SimulatedDevice: DeviceTransport {
     self.offer = offer
     identity = DeviceIdentity(
       deviceClass: offer.deviceClass, instance: offer.instanceID, channel: offer.channelID,
-      confidentiality: offer.flags.confidentiality ?? .hostVisible, transport: "simulated host")
+      confidentiality: offer.flags.confidentiality, transport: "simulated host")
   }
 
   var properties: [DeviceProperty] {
@@ -49,7 +36,7 @@ final class SimulatedDevice: DeviceTransport {
       DeviceProperty("offer flags", "0x" + String(offer.flags.rawValue, radix: 16)),
       DeviceProperty("connection id", "\(offer.connectionID)"),
       DeviceProperty("monitor", offer.monitor.map { "\($0)" } ?? "none: doorbell by signal"),
-      DeviceProperty("state", state.withLock { $0.channel == nil ? "closed" : "open" }),
+      DeviceProperty("state", life.openChannels.isEmpty ? "closed" : "open"),
     ]
   }
 
@@ -58,28 +45,46 @@ final class SimulatedDevice: DeviceTransport {
   func openChannel(
     _ parameters: ChannelParameters, worker: Worker
   ) async throws(TransportError) -> RawChannel {
-    let refusal = state.withLock { state -> TransportError? in
-      if let end = state.end { return end == .rescinded ? .rescinded : .hostGone }
-      if state.channel != nil || state.isOpening { return .alreadyOpen }
-      state.isOpening = true
-      return nil
+    let channel = try await life.opening(identity.channel) { () async throws(TransportError) in
+      try await open(parameters, worker)
     }
-    if let refusal { throw refusal }
-    defer { settleClosing { $0.isOpening = false } }
+    let (ring, half) = (channel.ring, channel.ring.byteCount / 2)
+    // Safe: the state keeps the ring's pages for as long as the channel has it.
+    return unsafe RawChannel(
+      confidentiality: channel.confidentiality,
+      outgoing: BorrowedRingMemory(start: ring.start, byteCount: half),
+      incoming: BorrowedRingMemory(start: ring.start + half, byteCount: half),
+      doorbell: .event(descriptor: channel.doorbell.rawValue), state: channel)
+  }
+
+  private func open(
+    _ parameters: ChannelParameters, _ worker: Worker
+  ) async throws(TransportError) -> SimulatedChannelState {
     guard let confidentiality = offer.flags.confidentiality else {
       throw .unlawfulFlags(offer.flags)
     }
-    let processor = try bus.processor(of: worker)
+    let processor = try bus.takeProcessor(for: worker)
+    do throws(TransportError) {
+      return try await open(parameters, worker, confidentiality, processor)
+    } catch {
+      bus.giveBackProcessor(of: worker)
+      throw error
+    }
+  }
+
+  private func open(
+    _ parameters: ChannelParameters, _ worker: Worker, _ confidentiality: Confidentiality,
+    _ processor: Int
+  ) async throws(TransportError) -> SimulatedChannelState {
     let ringByteCount = max(parameters.ringByteCount & ~4095, 2 * 4096)
     let ring = try bus.machine.allocate(
       confidentiality == .hostVisible ? .hostVisible : .encrypted, byteCount: 2 * ringByteCount)
     let gpadl = try await createGPADL(ring)
-    let channel: SimulatedChannelState
     do throws(TransportError) {
       let doorbell = try bus.machine.bindEvent(offer.connectionID)
-      channel = SimulatedChannelState(
-        self, bus, id: offer.channelID, gpadl: gpadl, ring: ring, doorbell: doorbell,
-        worker: worker)
+      let channel = SimulatedChannelState(
+        self, bus, id: offer.channelID, confidentiality: confidentiality, gpadl: gpadl, ring: ring,
+        doorbell: doorbell, worker: worker)
       var open = OpenParameters(ring: gpadl, downstreamPageOffset: UInt32(ringByteCount / 4096))
       open.targetVP = UInt32(processor)
       open.userData = parameters.userData
@@ -88,21 +93,11 @@ final class SimulatedDevice: DeviceTransport {
         try state.client.open(id, message)
       }
       guard status.isSuccess else { throw TransportError.openRefused(status) }
+      return channel
     } catch {
       await tearDown(gpadl, ring)
       throw error
     }
-    let end = state.withLock { state -> ChannelEnd? in
-      state.channel = channel
-      return state.end
-    }
-    if let end { channel.end(end) }
-    // Safe: the state keeps the ring's pages for as long as the channel has it.
-    return unsafe RawChannel(
-      confidentiality: confidentiality,
-      outgoing: BorrowedRingMemory(start: ring.start, byteCount: ringByteCount),
-      incoming: BorrowedRingMemory(start: ring.start + ringByteCount, byteCount: ringByteCount),
-      doorbell: .event(descriptor: channel.doorbell.rawValue), state: channel)
   }
 
   private func createGPADL(_ ring: PageAllocation) async throws(TransportError) -> GPADLID {
@@ -144,7 +139,7 @@ final class SimulatedDevice: DeviceTransport {
       }
     } catch {
       bus.keep(ring)
-      state.withLock { $0.isQuiet = false }
+      isQuiet.store(false, ordering: .sequentiallyConsistent)
     }
   }
 
@@ -152,101 +147,62 @@ final class SimulatedDevice: DeviceTransport {
 
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages {
     let pages = try bus.machine.allocate(memory, byteCount: byteCount)
-    state.withLock { $0.allocations.append(pages) }
+    life.keep(pages)
     return pages.dmaPages
   }
 
   // MARK: - The end
 
   /// The offer is gone, or the host.
-  func end(_ reason: ChannelEnd) -> Use {
-    let (channel, waiting) = state.withLock { state in
-      if state.end == nil { state.end = reason }
-      let waiting = state.ending
-      state.ending = []
-      return (state.channel, waiting)
-    }
-    for promise in waiting { promise.keep(reason) }
-    channel?.end(reason)
-    return channel == nil ? .unused : .inUse
-  }
+  func end(_ reason: ChannelEnd) -> Use { life.end(reason) ? .inUse : .unused }
 
-  func ended() async -> ChannelEnd {
-    let promise = Promise<ChannelEnd>()
-    let end = state.withLock { state in
-      if state.end == nil { state.ending.append(promise) }
-      return state.end
-    }
-    if let end { return end }
-    return await withTaskCancellationHandler {
-      await promise.value()
-    } onCancel: {
-      promise.keep(.closed)
-    }
-  }
+  func ended() async -> ChannelEnd { await life.ended() }
 
   /// The driver has let go of the channel.
   func released(_ channel: SimulatedChannelState) {
     Task {
-      let wasRescinded = state.withLock { $0.end == .rescinded }
+      let wasRescinded = life.reason == .rescinded
       bus.tell { state throws(ControlError) in try state.client.close(channel.id) }
       await tearDown(channel.gpadl, channel.ring)
       if wasRescinded {
         bus.tell { state throws(ControlError) in try state.client.release(channel.id) }
       }
-      settleClosing { $0.channel = nil }
+      bus.giveBackProcessor(of: channel.worker)
+      life.closed(channel.id)
     }
   }
 
-  /// Changes the state, and tells those who wait for the close when it is closed.
-  private func settleClosing(_ change: (inout State) -> Void) {
-    let waiting = state.withLock { state -> [CheckedContinuation<Void, Never>] in
-      change(&state)
-      guard state.isClosed else { return [] }
-      let waiting = state.closing
-      state.closing = []
-      return waiting
-    }
-    for continuation in waiting { continuation.resume() }
-  }
-
-  /// Returns when the channel is closed: its driver must have been dropped.
   func close() async {
-    await withCheckedContinuation { continuation in
-      let isClosed = state.withLock { state in
-        if !state.isClosed { state.closing.append(continuation) }
-        return state.isClosed
-      }
-      if isClosed { continuation.resume() }
-    }
-    let (allocations, isQuiet) = state.withLock { state in
-      let allocations = state.allocations
-      state.allocations = []
-      return (allocations, state.isQuiet)
-    }
+    let memory = await life.close()
     // A host that is gone without a word may still have the memory mapped, and one that did not
     // answer may still use it.
-    if !isQuiet || bus.isGone { for pages in allocations { bus.keep(pages) } }
+    if bus.isGone || !isQuiet.load(ordering: .sequentiallyConsistent) {
+      for pages in memory { bus.keep(pages) }
+    }
   }
 }
 
 /// The life of an open channel.
 final class SimulatedChannelState: ChannelState, @unchecked Sendable {
   let id: ChannelID
+  /// As the offer said at this open.
+  let confidentiality: Confidentiality
   let gpadl: GPADLID
   let ring: PageAllocation
   let doorbell: EventDescriptor
   private let device: SimulatedDevice
   private let bus: BusCore
-  private let worker: Worker
+  let worker: Worker
 
   init(
-    _ device: SimulatedDevice, _ bus: BusCore, id: ChannelID, gpadl: GPADLID,
-    ring: PageAllocation, doorbell: consuming EventDescriptor, worker: Worker
+    _ device: SimulatedDevice, _ bus: BusCore, id: ChannelID,
+    confidentiality: Confidentiality, gpadl: GPADLID, ring: PageAllocation,
+    doorbell: consuming EventDescriptor, worker: Worker
   ) {
     self.device = device
     self.bus = bus
     self.id = id
+    self.confidentiality = confidentiality
     self.gpadl = gpadl
     self.ring = ring
     self.doorbell = doorbell

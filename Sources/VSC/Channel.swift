@@ -16,6 +16,8 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
   @usableFromInline var ranges: RangeStaging
   @usableFromInline let doorbell: Doorbell
   @usableFromInline let state: ChannelState
+  /// Interrupts are not wanted: the worker polls.
+  @usableFromInline var isPolling = true
   public var counters = ChannelCounters()
 
   /// On an error the caller still has to release the channel's state.
@@ -154,12 +156,14 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
       counters.doorbells &+= 1
       doorbell.ring()
     }
+    if doorbell.unmasks && isPolling { consumer.keepMasked() }
   }
 
   /// Asks for an interrupt at the next packet, or when `sendByteCount` bytes are free again.
   ///
   /// - Returns: true when there is something to do already, so that the worker must not sleep.
   public mutating func arm(untilFree sendByteCount: Int = 0) -> Bool {
+    isPolling = false
     flush()
     if state.ended != nil { return true }
     do throws(RingError) {
@@ -173,6 +177,7 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
 
   /// Polling goes on: no interrupts, please.
   public mutating func disarm() {
+    isPolling = true
     consumer.mask()
     producer.stopWaitingForSpace()
   }
@@ -193,6 +198,8 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
     case .packetTooLarge:
       break
     default:
+      // A ring that was taken away reads as anything.
+      if let reason = state.ended { return .ended(reason) }
       counters.corrupt &+= 1
       state.end(.corrupt)
     }

@@ -10,6 +10,9 @@ public protocol DeviceTransport: AnyObject, Sendable {
   /// What else can be told of the device, for people, in the order in which they read it.
   var properties: [DeviceProperty] { get }
 
+  /// Why the device can't be opened as things are; nil when it can.
+  var obstacle: DeviceObstacle? { get }
+
   /// Opens a channel of the device and wakes `worker` when the host signals it.
   func openChannel(_ parameters: ChannelParameters, worker: Worker) async throws(TransportError)
     -> RawChannel
@@ -22,6 +25,24 @@ public protocol DeviceTransport: AnyObject, Sendable {
 
   /// Closes all channels, waits until the host is known to be quiet, frees the memory.
   func close() async
+}
+
+extension DeviceTransport {
+  public var obstacle: DeviceObstacle? { nil }
+}
+
+/// What stands in the way of opening a device, in plain words.
+public struct DeviceObstacle: Sendable, Equatable, CustomStringConvertible {
+  public let reason: String
+  /// What to do about it, where something can be done.
+  public let remedy: String?
+
+  public init(_ reason: String, remedy: String? = nil) {
+    self.reason = reason
+    self.remedy = remedy
+  }
+
+  public var description: String { reason + (remedy.map { " (\($0))" } ?? "") }
 }
 
 /// One thing that is known of a device.
@@ -42,13 +63,14 @@ public struct DeviceIdentity: Sendable, Hashable {
   public var instance: GUID
   /// The primary channel's relid.
   public var channel: ChannelID
-  public var confidentiality: Confidentiality
+  /// Nil when it is not known, or the offer's flags are not lawful: such a device is not opened.
+  public var confidentiality: Confidentiality?
   /// Where the device was found, for people: "simulated host", "/dev/uio0".
   public var transport: String
 
   public init(
     deviceClass: DeviceClass, instance: GUID, channel: ChannelID,
-    confidentiality: Confidentiality, transport: String
+    confidentiality: Confidentiality?, transport: String
   ) {
     self.deviceClass = deviceClass
     self.instance = instance
@@ -107,6 +129,33 @@ public struct RawChannel: ~Copyable, Sendable {
 public enum Doorbell: Sendable {
   /// An eventfd that the host waits on.
   case event(descriptor: Int32)
+  /// A file of Linux's `uio_hv_generic`: a hypercall for each channel of the device that no monitor
+  /// serves. It unmasks the interrupts of all channels of the device, too.
+  case deviceFile(descriptor: Int32)
+  /// A bit of the monitor page, at which the host looks now and then: no call at all.
+  case monitor(MonitorTrigger)
+}
+
+/// A channel's bit in the monitor page that the host reads.
+@safe
+public struct MonitorTrigger: @unchecked Sendable {
+  // All accesses are atomic.
+  @usableFromInline let pending: UnsafeMutablePointer<Atomic<UInt32>>
+  @usableFromInline let mask: UInt32
+
+  /// - Parameter page: the page from guest to host; the caller keeps it mapped for as long as this
+  ///   value is used.
+  @unsafe
+  public init(page: UnsafeMutableRawPointer, monitor: MonitorID) {
+    let word = unsafe page + MonitorPage.pendingOffset(monitor)
+    unsafe pending = word.assumingMemoryBound(to: Atomic<UInt32>.self)
+    mask = monitor.mask
+  }
+
+  @inlinable
+  func set() {
+    _ = unsafe pending.pointee.bitwiseOr(mask, ordering: .sequentiallyConsistent)
+  }
 }
 
 extension Doorbell {
@@ -114,26 +163,46 @@ extension Doorbell {
   func ring() {
     switch self {
     case .event(let descriptor): EventDescriptor.signal(descriptor)
+    case .deviceFile(let descriptor): DeviceFile.signal(descriptor)
+    case .monitor(let trigger): trigger.set()
     }
+  }
+
+  /// Ringing, of this channel or another one of the device, takes away the mask that a polling
+  /// channel has set.
+  @inlinable var unmasks: Bool {
+    if case .deviceFile = self { true } else { false }
   }
 }
 
 /// The life of a channel, shared between the transport and the channel's worker. It keeps the
 /// ring memory mapped; a transport subclasses it to keep what it needs.
+@safe
 open class ChannelState: @unchecked Sendable {
   // Only the atomic changes.
-  let end = Atomic<UInt32>(0)
+  private let end: UnsafeMutablePointer<Atomic<UInt32>>
 
-  public init() {}
+  public init() {
+    unsafe end = .allocate(capacity: 1)
+    unsafe end.initialize(to: Atomic(0))
+  }
+
+  deinit { unsafe end.deallocate() }
 
   /// The transport tells that the channel is over; the first reason stays.
   open func end(_ reason: ChannelEnd) {
-    _ = end.compareExchange(
+    _ = unsafe end.pointee.compareExchange(
       expected: 0, desired: reason.rawValue, ordering: .sequentiallyConsistent)
   }
 
   /// Why the channel is over, or nil while it is not.
-  public var ended: ChannelEnd? { ChannelEnd(rawValue: end.load(ordering: .acquiring)) }
+  public var ended: ChannelEnd? {
+    ChannelEnd(rawValue: unsafe end.pointee.load(ordering: .acquiring))
+  }
+
+  /// Where the reason is kept, 0 while there is none: for a signal handler, which can call nothing.
+  @unsafe
+  public var endWord: UnsafeMutableRawPointer { unsafe UnsafeMutableRawPointer(end) }
 
   /// The driver lets go of the channel: the transport closes it with the host. Called once.
   open func release() {}
@@ -150,9 +219,19 @@ public enum TransportError: Error, Equatable, Sendable, CustomStringConvertible 
   /// carry them.
   case unlawfulFlags(OfferFlags)
   case outOfMemory(MemoryVisibility, byteCount: Int)
+  /// The machine has not that many free huge pages of 2 MiB.
+  case noHugePages(count: Int)
   /// The machine has no memory of that kind for devices.
   case noSuchMemory(MemoryVisibility)
   case alreadyOpen
+  /// Another process has the device.
+  case inUse(path: String)
+  /// The system refused; `need` says what this process lacks.
+  case notPermitted(path: String, need: String)
+  /// Which memory the channel uses can't be learned, and touching the wrong mapping may leak or fault.
+  case confidentialityUnknown(reason: String)
+  /// What the device is or has is not what it must be.
+  case unusable(reason: String)
   case timedOut(WireName)
   case ring(RingError)
   case system(WireName, code: Int32, text: String)
@@ -167,8 +246,15 @@ public enum TransportError: Error, Equatable, Sendable, CustomStringConvertible 
       "the offer's flags 0x\(String(flags.rawValue, radix: 16)) are not lawful on this connection"
     case .outOfMemory(let memory, let count):
       "\(count) bytes of \(memory) memory are not free: give the machine more of it"
+    case .noHugePages(let count):
+      "\(count) free huge pages of 2 MiB are needed: write more into /proc/sys/vm/nr_hugepages"
     case .noSuchMemory(let memory): "this machine has no \(memory) memory for devices"
     case .alreadyOpen: "the device is open already"
+    case .inUse(let path): "\(path) is in use by another process"
+    case .notPermitted(let path, let need): "\(path): permission denied; \(need)"
+    case .confidentialityUnknown(let reason):
+      "which memory the channel uses is not known, so it is not touched: \(reason)"
+    case .unusable(let reason): reason
     case .timedOut(let what): "the host did not answer in time (\(what))"
     case .ring(let error): error.description
     case .system(let what, _, let text): "\(what): \(text)"

@@ -40,7 +40,7 @@ final class Export: Sendable {
     state.withLock { state in
       switch key {
       case "verbose": state.arguments.append("--verbose")
-      case "host", "machine", "device", "cpu", "spin", "memory":
+      case "host", "machine", "device", "cpu", "spin", "memory", "confidentiality":
         state.arguments.append("--\(key)=\(value)")
       case "lun":
         if let lun = UInt8(value) {
@@ -56,9 +56,7 @@ final class Export: Sendable {
 
   func checkConfiguration() throws {
     if let error = state.withLock({ $0.error }) { throw error }
-    guard try options().host != nil else {
-      throw ProgramFailure(.usage, "host=PATH is missing")
-    }
+    _ = try options()
   }
 
   private func options() throws -> DriverOptions {

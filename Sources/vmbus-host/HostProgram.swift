@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
-import DriverProgram
 import Logging
 import Platform
+import ProgramSupport
 import SimulatedHost
 import SystemPackage
 import VMBus

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import DriverProgram
+import ProgramSupport
 
 await HostProgram.runProgram()

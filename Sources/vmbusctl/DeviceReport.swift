@@ -8,10 +8,13 @@ struct DeviceReport: Sendable {
   let lines: [DeviceProperty]
   private let identity: DeviceIdentity
   private let driver: String?
+  private let status: String
 
   init(_ device: any DeviceTransport) {
     identity = device.identity
     driver = Self.driver(for: device.identity.deviceClass)
+    let obstacle = device.obstacle
+    status = Self.status(obstacle, driver)
     let memory = Self.memory(device.identity.confidentiality)
     lines =
       [
@@ -19,11 +22,11 @@ struct DeviceReport: Sendable {
         DeviceProperty("class", "\(identity.deviceClass) {\(identity.deviceClass.guid)}"),
         DeviceProperty("instance", "\(identity.instance)"),
         DeviceProperty("transport", identity.transport),
-        DeviceProperty("ring", "\(memory.ring)"),
-        DeviceProperty("DMA memory", "\(memory.external)"),
+        DeviceProperty("ring", memory.ring),
+        DeviceProperty("DMA memory", memory.external),
         DeviceProperty("driver", driver ?? "none"),
-        DeviceProperty("status", Self.status(driver)),
-      ] + device.properties
+        DeviceProperty("status", status),
+      ] + (obstacle?.remedy.map { [DeviceProperty("what to do", $0)] } ?? []) + device.properties
   }
 
   /// The program that drives a class.
@@ -35,25 +38,30 @@ struct DeviceReport: Sendable {
     }
   }
 
-  private static func status(_ driver: String?) -> String {
-    driver == nil ? "not usable: no driver of this project is for its class" : "usable"
+  private static func status(_ obstacle: DeviceObstacle?, _ driver: String?) -> String {
+    if let obstacle { return "not usable: \(obstacle.reason)" }
+    return driver == nil ? "not usable: no driver of this project is for its class" : "usable"
   }
 
-  private static func memory(
-    _ confidentiality: Confidentiality
-  ) -> (ring: MemoryVisibility, external: MemoryVisibility) {
-    switch confidentiality {
-    case .hostVisible: (.hostVisible, .hostVisible)
-    case .ring: (.encrypted, .hostVisible)
-    case .ringAndExternalMemory: (.encrypted, .encrypted)
+  private static func memory(_ confidentiality: Confidentiality?) -> (
+    ring: String, external: String
+  ) {
+    let (hostVisible, encrypted) = (
+      "\(MemoryVisibility.hostVisible)", "\(MemoryVisibility.encrypted)"
+    )
+    return switch confidentiality {
+    case .hostVisible: (hostVisible, hostVisible)
+    case .ring: (encrypted, hostVisible)
+    case .ringAndExternalMemory: (encrypted, encrypted)
+    case nil: ("unknown", "unknown")
     }
   }
 
   var columns: [String] {
     let memory = Self.memory(identity.confidentiality)
     return [
-      "\(identity.channel)", "\(identity.deviceClass)", "\(identity.instance)", "\(memory.ring)",
-      "\(memory.external)", driver ?? "-", Self.status(driver),
+      "\(identity.channel)", "\(identity.deviceClass)", "\(identity.instance)", memory.ring,
+      memory.external, driver ?? "-", status,
     ]
   }
 

@@ -19,26 +19,6 @@ struct BusOptions: ParsableArguments {
 
   @Flag(help: "Print JSON.")
   var json = false
-
-  /// Calls `body` with the bus, and leaves it after that.
-  func withBus<Result>(
-    _ body: (SimulatedBus, String) async throws -> Result
-  ) async throws -> Result {
-    guard let path = options.host else {
-      throw ProgramFailure(
-        .usage,
-        "say where the devices are: --host PATH of a simulated host (vmbusctl simulate starts one)")
-    }
-    let bus = try await connect(path, options)
-    do {
-      let result = try await body(bus, path)
-      await bus.disconnect()
-      return result
-    } catch {
-      await bus.disconnect()
-      throw error
-    }
-  }
 }
 
 struct List: AsyncParsableCommand {
@@ -49,11 +29,14 @@ struct List: AsyncParsableCommand {
   @OptionGroup var bus: BusOptions
 
   func run() async throws {
-    let rows = try await bus.withBus { bus, _ in bus.devices.map { DeviceReport($0) } }
+    let (rows, reason) = try await withBus(bus.options) { bus in
+      for complaint in bus.complaints { printError("vmbusctl: \(complaint)") }
+      return (try bus.devices.map { DeviceReport($0) }, bus.whyNoDevices)
+    }
     if bus.json {
       print(try jsonText(rows.map(\.json)))
     } else if rows.isEmpty {
-      print("no devices")
+      print("no devices" + (reason.map { ": \($0)" } ?? ""))
     } else {
       let header = ["RELID", "CLASS", "INSTANCE", "RING", "DMA", "DRIVER", "STATUS"]
       print(table([header] + rows.map(\.columns)))
@@ -71,9 +54,7 @@ struct Show: AsyncParsableCommand {
   @OptionGroup var bus: BusOptions
 
   func run() async throws {
-    let report = try await bus.withBus { bus, path in
-      DeviceReport(try choose(bus.devices, nil, name, path))
-    }
+    let report = try await withBus(bus.options) { bus in DeviceReport(try choose(bus, nil, name)) }
     if bus.json {
       print(try jsonText(report.json))
     } else {

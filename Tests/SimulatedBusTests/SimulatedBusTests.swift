@@ -73,7 +73,7 @@ func countEchoes(of count: UInt64, on device: Device) async throws -> UInt64 {
   func echo(
     _ machine: Machine, flags: OfferFlags = [], count: UInt64 = 10_000,
     versions: [ProtocolVersion] = ProtocolVersion.supported
-  ) async throws -> (received: UInt64, memory: Confidentiality, version: ProtocolVersion?) {
+  ) async throws -> (received: UInt64, memory: Confidentiality?, version: ProtocolVersion?) {
     let host = try SimulatedHost(path: socketPath())
     host.add(EchoVSP(flags: flags))
     var configuration = SimulatedBus.Configuration(machine: machine)

@@ -132,6 +132,12 @@ public struct RingConsumer<Memory: RingMemory & ~Copyable>: ~Copyable {
   @inlinable
   public mutating func mask() { control.interruptMask.store(1) }
 
+  /// Masks again where somebody else has unmasked. Costs a load when nobody has.
+  @inlinable
+  public mutating func keepMasked() {
+    if control.interruptMask.loadRelaxed() == 0 { mask() }
+  }
+
   /// Whether the peer uses `pendingSendSize` (its feature bit).
   public var peerAsksForSpace: Bool { control.featureBits.load() & 1 != 0 }
 

@@ -35,6 +35,12 @@ public struct BorrowedRingMemory: RingMemory, ~Copyable, @unchecked Sendable {
     unsafe data = start + pageBytes
     dataByteCount = byteCount - pageBytes
   }
+
+  /// Asks for interrupts on behalf of the consumer, whose end this is: for a system that has masked
+  /// them itself. The consumer looks at the ring after that.
+  public func unmaskInterrupts() {
+    unsafe RingControl(page: controlPage).interruptMask.store(0)
+  }
 }
 
 /// Ring memory on the heap, for tests and benchmarks in which both ends share one address space.

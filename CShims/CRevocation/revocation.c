@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+
+#define _GNU_SOURCE
+#include "revocation.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <sys/mman.h>
+
+// Written under the lock, read by the handler without: `start` is set last and cleared first.
+struct range {
+  _Atomic uintptr_t start;
+  uintptr_t end;
+  uint32_t *word;
+  uint32_t reason;
+};
+
+static struct range ranges[256];
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static struct sigaction previous;
+static bool is_installed;
+
+// A call of mmap is a plain system call on Linux: it takes no lock that the interrupted code may have.
+static bool replace(struct range *range, uintptr_t start) {
+  void *replaced = mmap((void *)start, range->end - start, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  if (replaced == MAP_FAILED) return false;
+  uint32_t none = 0;
+  __atomic_compare_exchange_n(range->word, &none, range->reason, false, __ATOMIC_SEQ_CST,
+                              __ATOMIC_SEQ_CST);
+  return true;
+}
+
+static void handle(int signal, siginfo_t *info, void *context) {
+  const uintptr_t address = (uintptr_t)info->si_addr;
+  for (size_t i = 0; info->si_code > 0 && i < sizeof ranges / sizeof ranges[0]; i++) {
+    struct range *range = &ranges[i];
+    uintptr_t start = atomic_load(&range->start);
+    if (start == 0 || address < start || address >= range->end) continue;
+    int error = errno;
+    bool is_replaced = replace(range, start);
+    errno = error;
+    if (!is_replaced) break;
+    return;
+  }
+  if (previous.sa_flags & SA_SIGINFO) {
+    previous.sa_sigaction(signal, info, context);
+  } else if (previous.sa_handler != SIG_DFL && previous.sa_handler != SIG_IGN) {
+    previous.sa_handler(signal);
+  } else {
+    // The fault comes again, and ends the process as if there were no handler here.
+    sigaction(SIGBUS, &previous, NULL);
+    if (info->si_code <= 0) raise(signal);
+  }
+}
+
+static int install(void) {
+  if (is_installed) return 0;
+  struct sigaction action = {.sa_sigaction = handle, .sa_flags = SA_SIGINFO | SA_ONSTACK};
+  sigemptyset(&action.sa_mask);
+  if (sigaction(SIGBUS, &action, &previous) != 0) return -errno;
+  is_installed = true;
+  return 0;
+}
+
+int vmbus_guard(void *start, size_t count, uint32_t *word, uint32_t reason) {
+  pthread_mutex_lock(&lock);
+  int result = install();
+  for (size_t i = 0; result == 0; i++) {
+    if (i == sizeof ranges / sizeof ranges[0]) {
+      result = -ENOSPC;
+    } else if (atomic_load(&ranges[i].start) == 0) {
+      ranges[i].end = (uintptr_t)start + count;
+      ranges[i].word = word;
+      ranges[i].reason = reason;
+      atomic_store(&ranges[i].start, (uintptr_t)start);
+      break;
+    }
+  }
+  pthread_mutex_unlock(&lock);
+  return result;
+}
+
+void vmbus_unguard(void *start) {
+  pthread_mutex_lock(&lock);
+  for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+    if (atomic_load(&ranges[i].start) == (uintptr_t)start) atomic_store(&ranges[i].start, 0);
+  }
+  pthread_mutex_unlock(&lock);
+}
+
+void vmbus_revoke(void *start) {
+  pthread_mutex_lock(&lock);
+  for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
+    if (atomic_load(&ranges[i].start) == (uintptr_t)start) replace(&ranges[i], (uintptr_t)start);
+  }
+  pthread_mutex_unlock(&lock);
+}

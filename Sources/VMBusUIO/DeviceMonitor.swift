@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Platform
+import Synchronization
+public import VMBus
+
+/// Tells when VMBus devices come, go and change.
+///
+/// Watch `descriptor` (`Worker.watch`, epoll) and call `receive` when it is readable. Only what
+/// happens after the monitor was made is told: make it first, then take the inventory.
+public final class DeviceMonitor: Sendable {
+  public let source: UdevEventSource
+  /// Readable when `receive` has something. It belongs to the monitor.
+  public let descriptor: Int32
+  private let monitor: Lock<UdevMonitor>
+
+  /// A channel's directory is no device, but its kset is called `channels`, and the kernel uses
+  /// that name as the subsystem of the event. Whether udevd passes such an event on depends on its
+  /// version: after a subchannel was asked for, `currentChannels()` is the way to find it.
+  private static let subsystems: [WireName] = ["vmbus", "uio", "channels"]
+
+  public init(source: UdevEventSource = .available) throws(DiscoveryError) {
+    let monitor = try UdevMonitor(
+      UdevContext(), source: source, subsystems: Self.subsystems)
+    self.source = source
+    descriptor = monitor.descriptor
+    self.monitor = Lock(monitor)
+  }
+
+  /// What happened since the last call. Never blocks.
+  public func receive() -> [DeviceEvent] {
+    monitor.withLock { monitor in
+      var events: [DeviceEvent] = []
+      while let device = monitor.receive() {
+        if let action = device.action, let subsystem = device.subsystem,
+          let path = device.devicePath,
+          let event = DeviceEvent(action: action, subsystem: subsystem, devicePath: path)
+        {
+          events.append(event)
+        }
+      }
+      return events
+    }
+  }
+}
+
+/// Something happened to a VMBus device, or below it.
+public struct DeviceEvent: Sendable, Equatable {
+  public enum Kind: Sendable {
+    case added
+    case removed
+    /// Bound, unbound, its UIO device or a channel came or went: look at it again.
+    case changed
+  }
+
+  public var kind: Kind
+  public var instance: GUID
+
+  public init(_ kind: Kind, _ instance: GUID) {
+    self.kind = kind
+    self.instance = instance
+  }
+
+  /// What a uevent means, or nil when it is not about a VMBus device.
+  ///
+  /// - Parameter devicePath: below `/sys`. The device may be gone already, so that its path is all
+  ///   there is: the VMBus device's own part of it is its instance GUID.
+  init?(action: String, subsystem: String, devicePath: String) {
+    let parts = devicePath.split(separator: "/")
+    guard let instance = parts.lazy.compactMap({ GUID($0) }).last else { return nil }
+    kind =
+      switch (subsystem, action) {
+      case ("vmbus", "add"): .added
+      case ("vmbus", "remove"): .removed
+      default: .changed
+      }
+    self.instance = instance
+  }
+}

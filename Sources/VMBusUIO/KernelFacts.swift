@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import VMBus
+
+/// What matters of the kernel.
+public struct KernelFacts: Sendable, Equatable {
+  public var release: KernelRelease
+  /// Whether `uio_hv_generic` is loaded or built in.
+  public var hasUIODriver: Bool
+
+  public init(release: KernelRelease, hasUIODriver: Bool) {
+    self.release = release
+    self.hasUIODriver = hasUIODriver
+  }
+
+  public static func running() throws(DiscoveryError) -> KernelFacts {
+    KernelFacts(
+      release: try SysfsDirectory("/proc/sys/kernel").value(
+        "osrelease", "a kernel release", KernelRelease.init),
+      hasUIODriver: SysfsDirectory("/sys/bus/vmbus/drivers/\(VMBusDeviceRecord.uioDriver)").exists)
+  }
+}
+
+/// The first two numbers of a kernel's release.
+public struct KernelRelease: Sendable, Equatable, Comparable, CustomStringConvertible {
+  public var major: Int
+  public var minor: Int
+
+  public init(_ major: Int, _ minor: Int) {
+    self.major = major
+    self.minor = minor
+  }
+
+  /// Reads `6.12.107-cloud-amd64`, `7.2-rc1` and the like.
+  public init?(_ text: String) {
+    let parts = text.split(separator: ".", maxSplits: 2, omittingEmptySubsequences: false)
+    guard parts.count >= 2, let major: Int = SysfsNumber.decimal(parts[0]),
+      let minor: Int = SysfsNumber.decimal(parts[1].prefix { $0.isNumber })
+    else { return nil }
+    self.init(major, minor)
+  }
+
+  public static func < (left: KernelRelease, right: KernelRelease) -> Bool {
+    (left.major, left.minor) < (right.major, right.minor)
+  }
+
+  public var description: String { "\(major).\(minor)" }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Platform
+import SystemPackage
+import VMBus
+import VSC
+
+/// What all devices of this machine share: whether it is isolated, and where its pages lie.
+final class UIOMachine: Sendable {
+  private let pageMap: PageMap?
+  private let pageMapError: Errno?
+  let isolation = Isolation.current
+  private let said: Confidentiality?
+
+  init(_ configuration: UIOBus.Configuration) {
+    said = configuration.confidentiality
+    do throws(Errno) {
+      pageMap = try PageMap()
+      pageMapError = nil
+    } catch {
+      pageMap = nil
+      pageMapError = error
+    }
+  }
+
+  /// Whether memory may be hidden from the host: what is not known to be plain counts as that.
+  var isIsolated: Bool {
+    if case .none = isolation { false } else { true }
+  }
+
+  /// Which memory a channel uses now.
+  func confidentiality(
+    of channel: ChannelID
+  ) throws(ConfidentialityUnknown) -> ChannelConfidentiality {
+    try ChannelConfidentiality(isolation: isolation, said: said) { () throws(KernelChannelsError) in
+      try KernelChannels.read().channel(channel)
+    }
+  }
+
+  /// Memory whose physical addresses a device may be given.
+  func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> UIOMemory {
+    switch (memory, isIsolated) {
+    case (.encrypted, false): throw .noSuchMemory(.encrypted)
+    case (.hostVisible, true):
+      throw .unusable(
+        reason: "in an isolated machine, a stock kernel gives user space no host-visible memory")
+    default: break
+    }
+    guard let pageMap else {
+      let error = pageMapError ?? .permissionDenied
+      throw .system("page map", code: error.rawValue, text: "/proc/self/pagemap: \(error)")
+    }
+    return try UIOMemory(byteCount: byteCount, pageMap)
+  }
+}

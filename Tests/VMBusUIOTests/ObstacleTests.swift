@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+import VMBus
+
+@testable import VMBusUIO
+
+@Suite struct ObstacleTests {
+  let kernel = KernelFacts(release: KernelRelease(6, 12), hasUIODriver: true)
+  let usable = NodeFacts(mode: 0o600, owner: 0, group: 0, isAccessible: true)
+  let node = UIODeviceRecord(
+    name: "uio0", node: "/dev/uio0", maps: UIOLayoutTests.three, eventCount: 0, path: "/sys/uio0")
+
+  /// A device without anything in its way, and what a test does to it.
+  private func record(_ change: (inout VMBusDeviceRecord) -> Void = { _ in }) throws
+    -> VMBusDeviceRecord
+  {
+    let tree = try SysfsTree.controller()
+    var record = try VMBusDeviceRecord(reading: tree.directory, nodes: [node])
+    change(&record)
+    return record
+  }
+
+  @Test func nothingIsInTheWay() throws {
+    #expect(try record().obstacle(kernel) { _ in usable } == nil)
+  }
+
+  @Test func theModuleComesFirst() throws {
+    let bare = KernelFacts(release: kernel.release, hasUIODriver: false)
+    let record = try record { $0.driver = nil }
+    #expect(try record.obstacle(bare) { _ in usable } == .moduleNotLoaded)
+  }
+
+  @Test func boundToAnother() throws {
+    let record = try record { $0.driver = "hv_storvsc" }
+    let obstacle = try record.obstacle(kernel) { _ in usable }
+    #expect(obstacle == .boundTo(driver: "hv_storvsc", record.instance))
+    #expect(obstacle?.remedy.contains("\(SysfsTree.instance)/driver/unbind") == true)
+  }
+
+  @Test func unbound() throws {
+    let record = try record { $0.driver = nil }
+    #expect(try record.obstacle(kernel) { _ in usable } == .unbound(record.instance))
+  }
+
+  /// Only an unmonitored channel that somebody tried to bind, on a kernel that refuses those.
+  @Test func anOldKernelRefusesAChannelWithoutMonitor() throws {
+    let old = KernelFacts(release: KernelRelease(6, 9), hasUIODriver: true)
+    let refused = try record { $0.driver = nil }
+    #expect(
+      try refused.obstacle(old) { _ in usable } == .refusedByKernel(KernelRelease(6, 9)))
+    let monitored = try record {
+      $0.driver = nil
+      $0.monitor = MonitorID(3)
+    }
+    #expect(try monitored.obstacle(old) { _ in usable } == .unbound(monitored.instance))
+    let notAsked = try record {
+      $0.driver = nil
+      $0.driverOverride = nil
+    }
+    #expect(try notAsked.obstacle(old) { _ in usable } == .unbound(notAsked.instance))
+  }
+
+  @Test func noUIODeviceOrTwo() throws {
+    let none = try record { $0.nodes = [] }
+    #expect(try none.obstacle(kernel) { _ in usable } == .noUIODevice(none.instance))
+    let two = try record { record in
+      record.nodes.append(node)
+      record.nodes[1].name = "uio1"
+    }
+    #expect(try two.obstacle(kernel) { _ in usable } == .severalUIODevices(["uio0", "uio1"]))
+  }
+
+  @Test func mapsOfAnotherDriver() throws {
+    let record = try record { $0.nodes[0].maps[1].name = "registers" }
+    #expect(
+      try record.obstacle(kernel) { _ in usable }
+        == .wrongLayout(
+          node: "/dev/uio0", .name(map: 1, found: "registers", expected: "int_page")))
+  }
+
+  @Test func theNode() throws {
+    let record = try record()
+    #expect(try record.obstacle(kernel) { _ in nil } == .noNode("/dev/uio0"))
+    let forbidden = NodeFacts(mode: 0o640, owner: 0, group: 107, isAccessible: false)
+    let obstacle = try record.obstacle(kernel) { _ in forbidden }
+    #expect(
+      obstacle == .noPermission(node: "/dev/uio0", mode: 0o640, owner: 0, group: 107))
+    #expect(
+      obstacle?.description == "no permission on /dev/uio0 (mode 640, user 0, group 107)")
+    let locked = NodeFacts(mode: 0o600, owner: 0, group: 0, isAccessible: true, lockedBy: 812)
+    #expect(
+      try record.obstacle(kernel) { _ in locked } == .locked(node: "/dev/uio0", process: 812))
+  }
+}
+
+@Suite struct KernelReleaseTests {
+  @Test(arguments: [
+    ("6.12.107-cloud-amd64", 6, 12), ("7.2-rc1", 7, 2), ("6.1.0", 6, 1), ("5.15+", 5, 15),
+  ])
+  func isRead(_ text: String, _ major: Int, _ minor: Int) {
+    #expect(KernelRelease(text) == KernelRelease(major, minor))
+  }
+
+  @Test(arguments: ["", "6", "six.twelve", "6.", "6.x"]) func isRefused(_ text: String) {
+    #expect(KernelRelease(text) == nil)
+  }
+
+  @Test func tenComesAfterNine() {
+    #expect(KernelRelease(6, 9) < KernelRelease(6, 10))
+    #expect(KernelRelease(6, 18) < KernelRelease(7, 0))
+  }
+}

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Glibc
+
+/// A file of that size that can be cut off, as a kernel takes a ring away.
+func makeRingFile(byteCount: Int) -> Int32 {
+  var path = Array("/tmp/vmbus-ring.XXXXXX".utf8CString)
+  let descriptor = unsafe mkstemp(&path)
+  _ = unsafe unlink(path)
+  _ = ftruncate(descriptor, byteCount)
+  return descriptor
+}
+
+func cutOff(_ descriptor: Int32) { _ = ftruncate(descriptor, 0) }
+
+func closeFile(_ descriptor: Int32) { _ = close(descriptor) }
+
+func fileHasOnlyZeros(_ descriptor: Int32, from offset: Int) -> Bool {
+  var word: UInt64 = 1
+  return unsafe pread(descriptor, &word, 8, offset) == 8 && word == 0
+}
+
+/// What a descriptor is open on; empty when it is not open.
+func pathOfFile(_ descriptor: Int32) -> String {
+  var path = [CChar](repeating: 0, count: 256)
+  let count = unsafe readlink("/proc/self/fd/\(descriptor)", &path, 255)
+  return String(decoding: path.prefix(max(count, 0)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+}
+
+/// Whether something is mapped at an address.
+func isMapped(_ address: UInt) -> Bool {
+  var residency: UInt8 = 0
+  return unsafe mincore(UnsafeMutableRawPointer(bitPattern: address), 4096, &residency) == 0
+}
+
+/// Free huge pages of 2 MiB.
+func freeHugePages() -> Int {
+  guard let file = unsafe fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "r")
+  else { return 0 }
+  defer { unsafe _ = fclose(file) }
+  var line = [CChar](repeating: 0, count: 32)
+  guard unsafe fgets(&line, 32, file) != nil else { return 0 }
+  return unsafe Int(atoi(line))
+}
