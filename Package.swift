@@ -170,7 +170,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system,
+        "BalloonProtocol", "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol",
+        "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,

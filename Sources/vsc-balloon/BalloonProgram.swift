@@ -100,8 +100,6 @@ struct BalloonProgram: AsyncParsableCommand {
         try await driver.start(device)
       } catch let error as BalloonError {
         throw ProgramFailure(.unavailable, "\(error)")
-      } catch let error as TransportError {
-        throw ProgramFailure(.unavailable, "\(error)")
       }
       return try await withThrowingTaskGroup(of: BalloonError?.self) { group in
         group.addTask {
