@@ -140,8 +140,7 @@ let package = Package(
     .executableTarget(
       name: "vsc-balloon",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "CLinux", "DriverProgram", "Platform", "VSC", arguments,
-        logging,
+        "BalloonVSC", "CLinux", "DriverProgram", "Platform", "VSC", arguments, logging,
       ],
       swiftSettings: settings),
 
@@ -175,7 +174,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system,
+        "BalloonProtocol", "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol",
+        "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,
