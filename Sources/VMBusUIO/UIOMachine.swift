@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Platform
+import Synchronization
 import SystemPackage
 import VMBus
 import VSC
@@ -11,6 +12,8 @@ final class UIOMachine: Sendable {
   private let pageMapError: Errno?
   let isolation = Isolation.current
   private let said: Confidentiality?
+  /// What the kernel says of all channels, for people: asked once.
+  private let kernelsWord = Lock<Result<KernelChannels, KernelChannelsError>?>(nil)
 
   init(_ configuration: UIOBus.Configuration) {
     said = configuration.confidentiality
@@ -34,6 +37,20 @@ final class UIOMachine: Sendable {
   ) throws(ConfidentialityUnknown) -> ChannelConfidentiality {
     try ChannelConfidentiality(isolation: isolation, said: said) { () throws(KernelChannelsError) in
       try KernelChannels.read().confidentiality(of: channel)
+    }
+  }
+
+  /// What the kernel's own structure says of a channel, whether it is needed or not.
+  func kernelsWord(on channel: ChannelID) -> String {
+    let word = kernelsWord.withLock { word in
+      let known = word ?? Result { () throws(KernelChannelsError) in try KernelChannels.read() }
+      word = known
+      return known
+    }
+    do throws(KernelChannelsError) {
+      return "\(try word.get().confidentiality(of: channel))"
+    } catch {
+      return "not known: \(error)"
     }
   }
 

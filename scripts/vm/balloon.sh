@@ -10,7 +10,7 @@
 
 # Products of this package that lie in the guests.
 # shellcheck disable=SC2034
-bed_products=()
+bed_products=(vmbusctl vsc-balloon)
 
 balloon_class=525074dc-8985-46e2-8057-a307dc18a502
 devices=/sys/bus/vmbus/devices
@@ -42,13 +42,12 @@ maps() {
     paste -sd ' '
 }
 
-bind_to_uio() {
+has_its_maps() {
   local name expected found
   name=$(balloon)
-  guest "echo uio_hv_generic >$devices/$name/driver_override && echo $name >/sys/bus/vmbus/drivers_probe"
   guest "ls -l $devices/$name/driver /dev/uio0"
   # udevd has seen it too: libudev tells of it.
-  guest "udevadm wait --timeout=10 /dev/uio0 && udevadm info /dev/uio0"
+  guest "udevadm info /dev/uio0"
   # Kernels since 7.0 have the two buffers for network devices alone.
   expected='txrx_rings 0x0000000000400000 int_page 0x0000000000001000 monitor_page 0x0000000000001000'
   [[ $guest != 6.* ]] || expected+=' recv 0x0000000001f00000 send 0x0000000001000000'
@@ -64,8 +63,195 @@ qemu_answers() {
   qmp query-balloon >&3
 }
 
+# --- What vmbusctl tells ---------------------------------------------------------------------------
+
+# told FILTER: what vmbusctl lists in the guest fulfils a condition of jq.
+told() {
+  guest vmbusctl list --json >"$scratch/list"
+  jq -e "$1" "$scratch/list" >/dev/null || {
+    cat "$scratch/list"
+    say "this does not hold: $1"
+    return 1
+  }
+}
+
+lists_the_unbound() {
+  told 'length == 1 and (.[0].class | startswith("balloon "))'
+  told '.[0].status == "not usable: not bound to a driver"'
+  told '.[0].kernel_driver == "none" and .[0].ring == "host-visible"'
+  jq -r '.[0].what_to_do' "$scratch/list" >&3
+}
+
+# What an operator is told to do is what is done.
+binds_as_told() {
+  told 'length == 1'
+  guest "$(jq -r '.[0].what_to_do' "$scratch/list")"
+  guest "udevadm wait --timeout=10 /dev/uio0"
+}
+
+lists_the_bound() {
+  told '.[0].status == "usable" and .[0].transport == "/dev/uio0"'
+  told '.[0].memory_known == "the machine is not isolated"'
+  told '.[0].monitor == "none: signalled by hypercall"'
+  # Kernels since 6.19 keep it for each channel; the BPF program reads it there.
+  if [[ $guest == 6.* ]]; then
+    told '.[0]."memory_by_the_kernel\u0027s_structures" | startswith("not known: this kernel (before 6.19)")'
+  else
+    told '.[0]."memory_by_the_kernel\u0027s_structures" == "host-visible"'
+  fi
+  guest vmbusctl list >&3
+}
+
+# refused STATUS PATTERN COMMAND...: one line on standard error that says it, and that status.
+refused() {
+  local status=0 wanted=$1 pattern=$2
+  shift 2
+  guest "$*" >/dev/null 2>"$scratch/refused" || status=$?
+  cat "$scratch/refused"
+  ((status == wanted)) && (($(wc -l <"$scratch/refused") == 1)) && grep -q "$pattern" "$scratch/refused"
+}
+
+bad_input() {
+  refused 64 'no GUID, relid or class' vsc-balloon --device nonsense
+  refused 69 'has no balloon device' vsc-balloon --device 00000000-0000-0000-0000-000000000001
+  refused 69 'no scsi device' vmbusctl show scsi
+  # A user without rights on the node.
+  refused 69 'no permission on /dev/uio0 (mode 600' \
+    start-stop-daemon -S -c 1000:1000 -x /bin/vsc-balloon
+}
+
+# --- The driver ------------------------------------------------------------------------------------
+
+start_driver() { guest_background driver vsc-balloon --json --delay 1 "$@"; }
+
+# driver FILTER: the last line that the driver printed, through jq.
+driver() { guest 'grep ^{ /tmp/driver.log | tail -n 1' | jq -e "$1"; }
+
+# The guest's numbers as the host got them, beside those that the driver says it has sent.
+reports() {
+  local event available
+  start_driver
+  await 40 "$bed_logs/$guest.qmp" HV_BALLOON_STATUS_REPORT
+  # A few more, so that the driver's line of the event is there too.
+  guest 'sleep 2; cat /tmp/driver.log' >"$scratch/driver"
+  event=$(qmp_events HV_BALLOON_STATUS_REPORT | tail -n 1)
+  available=$(jq .available <<<"$event")
+  jq -s -e "map(select(.event == \"reported\") | .status.lastReport
+    | select(.availablePages * 4096 == $available
+      and .committedPages * 4096 == $(jq .committed <<<"$event"))) | .[0]" \
+    <(grep '^{' "$scratch/driver") >"$scratch/found" || {
+    say "QMP: $event"
+    cat "$scratch/driver"
+    return 1
+  }
+  say "QMP $event, the driver $(jq -c . "$scratch/found")" >&3
+}
+
+in_use() {
+  refused 69 'in use by' vsc-balloon
+  told '.[0].status | test("^not usable: /dev/uio0 is in use by process [0-9]+$")'
+  told '.[0].state == "open"'
+}
+
+# actual MIB: what QEMU says that the guest has.
+actual() { (($(qmp query-balloon | jq .actual) == $1 << 20)); }
+
+# ballooned MIB: what the driver says that the host has.
+ballooned() { driver ".status.balloonedPages == $1 * 256"; }
+
+free_memory() { guest "awk '/^MemFree/ { print \$2 }' /proc/meminfo"; }
+
+# QEMU waits 50 s from the guest's capabilities to its first request.
+takes_memory() {
+  local before after
+  before=$(free_memory)
+  qmp balloon "{\"value\": $((448 << 20))}"
+  wait_for 90 actual 448
+  wait_for 10 ballooned 64
+  after=$(free_memory)
+  say "the guest's free memory: $before kB, then $after kB; $(driver -c .status.hugePages) huge pages" >&3
+  # 64 MiB are 65536 kB; the system does other things at the same time.
+  ((before - after > 50000))
+}
+
+gives_memory_back() {
+  local before after
+  before=$(free_memory)
+  qmp balloon "{\"value\": $((512 << 20))}"
+  wait_for 40 actual 512
+  wait_for 10 ballooned 0
+  after=$(free_memory)
+  say "the guest's free memory: $before kB, then $after kB" >&3
+  ((after - before > 50000))
+}
+
+# What the driver's process has of the system: descriptors, mappings of devices, threads.
+footprint() {
+  # shellcheck disable=SC2016
+  guest 'p=$(cat /tmp/driver.pid); echo $(ls /proc/$p/fd | wc -l) descriptors, \
+    $(grep -c -E "uio|/ring|memfd" /proc/$p/maps) mappings, $(ls /proc/$p/task | wc -l) threads'
+}
+
+reports_again() {
+  local sent
+  sent=$(guest 'grep -c reported /tmp/driver.log')
+  wait_for 20 more_reports_than "$sent"
+}
+
+more_reports_than() { (($(guest 'grep -c reported /tmp/driver.log') > $1)); }
+
+# Unbound and bound again while it runs, the driver finds its device each time.
+unbind_and_bind() {
+  local name before after round
+  name=$(balloon)
+  reports_again
+  before=$(footprint)
+  for ((round = 0; round < 20; round++)); do
+    guest "echo $name >/sys/bus/vmbus/drivers/uio_hv_generic/unbind; sleep 0.2
+      echo $name >/sys/bus/vmbus/drivers_probe"
+    reports_again
+  done
+  after=$(footprint)
+  say "20 times; before: $before; after: $after" >&3
+  [[ $before == "$after" ]]
+}
+
+# Under load: a report each millisecond.
+close_and_open() {
+  local round
+  [[ $(guest_end driver) == 0 ]]
+  for round in 1 2 3 4 5; do
+    start_driver --interval 0.001
+    reports_again
+    guest_end driver | tee "$scratch/status"
+    [[ $(cat "$scratch/status") == 0 ]]
+  done
+  say "$round times" >&3
+}
+
+kill_and_start() {
+  start_driver --interval 0.001
+  reports_again
+  guest_end driver KILL
+  start_driver
+  reports_again
+  [[ $(guest_end driver) == 0 ]]
+  guest dmesg | { ! grep -E 'BUG|WARNING|Oops'; }
+}
+
 check 'boots' 240 guest_boots
 check 'VMBus 4.0' 40 speaks_version_4
 check 'one balloon device' 40 one_balloon
-check 'uio_hv_generic takes it' 40 bind_to_uio
+check 'vmbusctl: not bound' 60 lists_the_unbound
+check 'bound as vmbusctl says' 40 binds_as_told
+check 'maps of uio_hv_generic' 40 has_its_maps
+check 'vmbusctl: bound' 60 lists_the_bound
+check 'bad input' 60 bad_input
 check 'QMP answers' 40 qemu_answers
+check 'reports, as QMP has them' 60 reports
+check 'a second driver' 40 in_use
+check 'a balloon request' 120 takes_memory
+check 'an unballoon request' 60 gives_memory_back
+check 'unbind and bind' 150 unbind_and_bind
+check 'close and open under load' 120 close_and_open
+check 'kill -9 and start again' 60 kill_and_start
