@@ -147,8 +147,8 @@ struct BalloonService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     for action in actions {
       switch action {
       case .send(let message): messages.append(message)
-      case .ready:
-        status.protocolVersion = core.version.map { "\($0)" }
+      case .ready(let version):
+        status.protocolVersion = "\(version)"
         status.areReportsSuppressed = core.areReportsSuppressed
         tell(.ready)
         life.ready()
