@@ -14,9 +14,8 @@ public final class DeviceMonitor: Sendable {
   public let descriptor: Int32
   private let monitor: Lock<UdevMonitor>
 
-  /// A channel's directory is no device, but its kset is called `channels`, and the kernel uses
-  /// that name as the subsystem of the event. Whether udevd passes such an event on depends on its
-  /// version: after a subchannel was asked for, `currentChannels()` is the way to find it.
+  // A channel's directory is no device, but the kernel sends events about it too, under the name of
+  // the directory above it, and udevd passes them on. A device's own event comes before them.
   private static let subsystems: [WireName] = ["vmbus", "uio", "channels"]
 
   public init(source: UdevEventSource = .available) throws(DiscoveryError) {
@@ -54,7 +53,8 @@ public struct DeviceEvent: Sendable, Equatable {
   public enum Kind: Sendable {
     case added
     case removed
-    /// Bound, unbound, its UIO device or a channel came or went: look at it again.
+    /// Bound, unbound, its UIO device or a channel came or went: look at it again. The `ring` file of
+    /// a channel may come a little later than the channel, without an event.
     case changed
   }
 
