@@ -144,12 +144,18 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    .target(name: "Footprint", path: "Tests/Footprint", swiftSettings: settings),
+    // What scripts/vm-test runs in a guest.
+    .executableTarget(
+      name: "open-close",
+      dependencies: ["BalloonVSC", "Footprint", "Platform", "VMBusUIO", "VSC"],
+      path: "Tests/OpenClose", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost",
-        "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
+        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "Platform", "SimulatedBus",
+        "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),

@@ -198,6 +198,8 @@ struct WorkerLoop: ~Copyable {
 
   mutating func stop() {
     while count > 0 { remove(at: count - 1) }
+    // What drains a descriptor may hold the worker, which holds this.
+    for descriptor in Array(watched.keys) { unwatch(descriptor) }
     isStopping = true
   }
 }

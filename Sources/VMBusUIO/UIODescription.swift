@@ -27,7 +27,7 @@ extension UIODevice {
     }
     let known = try? machine.confidentiality(of: record.channel)
     add("memory known", known.map { "\($0.source)" })
-    add("memory by the kernel's structures", machine.kernelsWord(on: record.channel))
+    add("kernel says", machine.kernelsWord(on: record.channel))
     add("isolation", "\(machine.isolation)")
     add("kernel driver", record.driver ?? "none")
     add("driver override", record.driverOverride)

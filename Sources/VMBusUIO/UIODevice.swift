@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CLinux
 import Dispatch
 import Platform
 import SystemPackage
@@ -96,9 +97,14 @@ final class UIODevice: DeviceTransport {
   /// changed: it may be another driver's by now.
   private func place() throws(TransportError) -> (node: String, layout: UIOLayout) {
     do {
-      guard let now = try VMBusInventory().device(record.instance) else {
-        throw TransportError.rescinded
+      var current = try VMBusInventory().device(record.instance)
+      // A driver that has just ended, killed perhaps, gives up its lock before the kernel has closed
+      // the channel for it.
+      for _ in 0..<30 where try current?.isClosing == true {
+        vmbus_sleep_milliseconds(100)
+        current = try VMBusInventory().device(record.instance)
       }
+      guard let now = current else { throw TransportError.rescinded }
       if let obstacle = UIODevice(now, on: machine).obstacle {
         throw TransportError.unusable(reason: "\(obstacle)")
       }
@@ -122,6 +128,8 @@ final class UIODevice: DeviceTransport {
     } catch .resourceTemporarilyUnavailable, .diskQuotaExceeded {
       // EAGAIN for the open message, EDQUOT for the ring's GPADL; the kernel keeps the status.
       throw .unusable(reason: "\(node): the host refused to open the channel (see dmesg)")
+    } catch .invalidArgument {
+      throw .unusable(reason: "\(node): the kernel has the channel open already")
     } catch .operationNotSupportedByDevice, .noSuchFileOrDirectory, .noSuchAddressOrDevice {
       throw .rescinded
     } catch {

@@ -10,7 +10,7 @@
 
 # Products of this package that lie in the guests.
 # shellcheck disable=SC2034
-bed_products=(vmbusctl vsc-balloon)
+bed_products=(vmbusctl vsc-balloon open-close)
 
 balloon_class=525074dc-8985-46e2-8057-a307dc18a502
 devices=/sys/bus/vmbus/devices
@@ -95,9 +95,9 @@ lists_the_bound() {
   told '.[0].monitor == "none: signalled by hypercall"'
   # Kernels since 6.19 keep it for each channel; the BPF program reads it there.
   if [[ $guest == 6.* ]]; then
-    told '.[0]."memory_by_the_kernel\u0027s_structures" | startswith("not known: this kernel (before 6.19)")'
+    told '.[0].kernel_says | startswith("not known: this kernel does not keep")'
   else
-    told '.[0]."memory_by_the_kernel\u0027s_structures" == "host-visible"'
+    told '.[0].kernel_says == "host-visible"'
   fi
   guest vmbusctl list >&3
 }
@@ -114,10 +114,10 @@ refused() {
 bad_input() {
   refused 64 'no GUID, relid or class' vsc-balloon --device nonsense
   refused 69 'has no balloon device' vsc-balloon --device 00000000-0000-0000-0000-000000000001
-  refused 69 'no scsi device' vmbusctl show scsi
+  refused 69 "no device 'scsi'" vmbusctl show scsi
   # A user without rights on the node.
   refused 69 'no permission on /dev/uio0 (mode 600' \
-    start-stop-daemon -S -c 1000:1000 -x /bin/vsc-balloon
+    start-stop-daemon -S -c nobody -x /bin/vsc-balloon
 }
 
 # --- The driver ------------------------------------------------------------------------------------
@@ -125,18 +125,20 @@ bad_input() {
 start_driver() { guest_background driver vsc-balloon --json --delay 1 "$@"; }
 
 # driver FILTER: the last line that the driver printed, through jq.
-driver() { guest 'grep ^{ /tmp/driver.log | tail -n 1' | jq -e "$1"; }
+driver() { guest 'grep ^{ /tmp/driver.log | tail -n 1' | jq -ce "$1"; }
 
 # The guest's numbers as the host got them, beside those that the driver says it has sent.
 reports() {
   local event available
+  # Linux turns huge pages off where memory is as small as here; one guest has them.
+  [[ $guest == 6.* ]] || guest 'echo madvise >/sys/kernel/mm/transparent_hugepage/enabled'
   start_driver
   await 40 "$bed_logs/$guest.qmp" HV_BALLOON_STATUS_REPORT
   # A few more, so that the driver's line of the event is there too.
   guest 'sleep 2; cat /tmp/driver.log' >"$scratch/driver"
   event=$(qmp_events HV_BALLOON_STATUS_REPORT | tail -n 1)
   available=$(jq .available <<<"$event")
-  jq -s -e "map(select(.event == \"reported\") | .status.lastReport
+  jq -s -e "map(select(.event == \"report\") | .status.lastReport
     | select(.availablePages * 4096 == $available
       and .committedPages * 4096 == $(jq .committed <<<"$event"))) | .[0]" \
     <(grep '^{' "$scratch/driver") >"$scratch/found" || {
@@ -169,7 +171,8 @@ takes_memory() {
   wait_for 90 actual 448
   wait_for 10 ballooned 64
   after=$(free_memory)
-  say "the guest's free memory: $before kB, then $after kB; $(driver -c .status.hugePages) huge pages" >&3
+  say "the guest's free memory: $before kB, then $after kB; $(driver .status.hugePages) huge pages" >&3
+  if [[ $guest == 6.* ]]; then driver '.status.hugePages == 0'; else driver '.status.hugePages > 0'; fi
   # 64 MiB are 65536 kB; the system does other things at the same time.
   ((before - after > 50000))
 }
@@ -185,35 +188,49 @@ gives_memory_back() {
   ((after - before > 50000))
 }
 
-# What the driver's process has of the system: descriptors, mappings of devices, threads.
-footprint() {
-  # shellcheck disable=SC2016
-  guest 'p=$(cat /tmp/driver.pid); echo $(ls /proc/$p/fd | wc -l) descriptors, \
-    $(grep -c -E "uio|/ring|memfd" /proc/$p/maps) mappings, $(ls /proc/$p/task | wc -l) threads'
-}
-
 reports_again() {
   local sent
-  sent=$(guest 'grep -c reported /tmp/driver.log')
-  wait_for 20 more_reports_than "$sent"
+  sent=$(reports_so_far)
+  wait_for 20 more_reports_than "$sent" || {
+    guest 'tail -n 20 /tmp/driver.log; dmesg | tail -n 20'
+    return 1
+  }
 }
 
-more_reports_than() { (($(guest 'grep -c reported /tmp/driver.log') > $1)); }
+reports_so_far() { guest "grep -c '\"event\":\"report\"' /tmp/driver.log || true"; }
+more_reports_than() { (($(reports_so_far) > $1)); }
 
-# Unbound and bound again while it runs, the driver finds its device each time.
-unbind_and_bind() {
-  local name before after round
+# In one process, which then has nothing more than before.
+open_and_close() { guest_seconds=100 guest open-close 20 >&3; }
+
+# A device that was unbound while nobody had it open is found again by who waits for it.
+comes_back() {
+  local name
   name=$(balloon)
+  guest_background wait open-close wait
+  guest 'until grep waiting /tmp/wait.log; do sleep 0.1; done'
+  guest "echo $name >/sys/bus/vmbus/drivers/uio_hv_generic/unbind; sleep 0.5
+    echo $name >/sys/bus/vmbus/drivers_probe"
+  guest 'until grep "came back" /tmp/wait.log || [ -s /tmp/wait.status ]; do sleep 0.1; done
+    cat /tmp/wait.log; cat /tmp/wait.status'
+}
+
+# Unbound under a running driver: it lets go of everything and waits. Linux never closes the channel
+# then (the file's release finds no device any more), so nobody can have it again, and is told so.
+unbind_in_use() {
+  local name
+  name=$(balloon)
+  start_driver
   reports_again
-  before=$(footprint)
-  for ((round = 0; round < 20; round++)); do
-    guest "echo $name >/sys/bus/vmbus/drivers/uio_hv_generic/unbind; sleep 0.2
-      echo $name >/sys/bus/vmbus/drivers_probe"
-    reports_again
-  done
-  after=$(footprint)
-  say "20 times; before: $before; after: $after" >&3
-  [[ $before == "$after" ]]
+  # shellcheck disable=SC2016
+  guest "echo $name >/sys/bus/vmbus/drivers/uio_hv_generic/unbind
+    until grep 'waiting for $name' /tmp/driver.log; do sleep 0.1; done"
+  # shellcheck disable=SC2016
+  guest '! ls -l /proc/$(cat /tmp/driver.pid)/fd | grep uio && ! grep -E "/dev/uio|/ring" /proc/$(cat /tmp/driver.pid)/maps'
+  guest "echo $name >/sys/bus/vmbus/drivers_probe; udevadm wait --timeout=10 /dev/uio0"
+  told '.[0].status | startswith("not usable: its channel is open, but no driver has it")'
+  [[ $(guest_end driver) == 0 ]]
+  refused 69 'or restart this machine' vsc-balloon
 }
 
 # Under load: a report each millisecond.
@@ -236,7 +253,7 @@ kill_and_start() {
   start_driver
   reports_again
   [[ $(guest_end driver) == 0 ]]
-  guest dmesg | { ! grep -E 'BUG|WARNING|Oops'; }
+  guest dmesg | { ! grep -E 'BUG:|WARNING:.* at |Oops'; }
 }
 
 check 'boots' 240 guest_boots
@@ -252,6 +269,8 @@ check 'reports, as QMP has them' 60 reports
 check 'a second driver' 40 in_use
 check 'a balloon request' 120 takes_memory
 check 'an unballoon request' 60 gives_memory_back
-check 'unbind and bind' 150 unbind_and_bind
 check 'close and open under load' 120 close_and_open
 check 'kill -9 and start again' 60 kill_and_start
+check 'open and close 20 times' 120 open_and_close
+check 'a device that comes back' 60 comes_back
+check 'unbind in use' 60 unbind_in_use

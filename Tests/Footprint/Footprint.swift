@@ -3,18 +3,18 @@
 import FoundationEssentials
 
 /// What this process has of the system now.
-struct Footprint: Equatable, CustomStringConvertible {
-  let descriptors: Int
-  /// Mappings of files: memory that is shared with a host.
-  let sharedMappings: Int
+public struct Footprint: Equatable, CustomStringConvertible {
+  public let descriptors: Int
+  /// Mappings of memory that is shared with a host, simulated or real.
+  public let sharedMappings: Int
   /// Threads whose name begins with a word.
-  let threads: Int
+  public let threads: Int
 
-  init(threads prefix: String) throws {
+  public init(threads prefix: String) throws {
     let manager = FileManager.default
     descriptors = try manager.contentsOfDirectory(atPath: "/proc/self/fd").count
-    sharedMappings = try Self.text("/proc/self/maps").split(separator: "\n").filter {
-      $0.contains("/memfd:")
+    sharedMappings = try Self.text("/proc/self/maps").split(separator: "\n").filter { line in
+      ["/memfd:", "/dev/uio", "/ring"].contains { line.contains($0) }
     }.count
     threads = try manager.contentsOfDirectory(atPath: "/proc/self/task").filter { thread in
       let name = try? Self.text("/proc/self/task/\(thread)/comm")
@@ -26,7 +26,7 @@ struct Footprint: Equatable, CustomStringConvertible {
     String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
   }
 
-  var description: String {
+  public var description: String {
     "\(descriptors) descriptors, \(sharedMappings) shared mappings, \(threads) threads"
   }
 }
