@@ -2,6 +2,7 @@
 
 // Opens and closes the balloon device of this machine in one process, for scripts/vm-test:
 //   open-close COUNT   so many times, with its driver; fails when something of the system is left
+//   open-close memory  takes memory for DMA, and shows where it lies
 //   open-close wait    waits until the device, which must be there, has gone and come back
 
 import BalloonVSC
@@ -42,6 +43,33 @@ func openAndClose(_ bus: UIOBus, times count: Int) async throws {
   guard before == after else { throw Failure(description: "something is left") }
 }
 
+/// Two pools of 3 MiB: four huge pages. A third one of 64 MiB is more than there is.
+func takeMemory(_ bus: UIOBus) async throws {
+  let transport = try findBalloon(bus)
+  let first = try transport.allocate(.hostVisible, byteCount: 3 << 20)
+  let second = try transport.allocate(.hostVisible, byteCount: 3 << 20)
+  var numbers: [GPN] = []
+  for pages in [first, second] {
+    let count = pages.byteCount / 4096
+    for page in 0..<count { numbers.append(unsafe pages.pageNumbers[page]) }
+    for page in [0, count - 1] {
+      unsafe (pages.start + page * 4096).storeBytes(of: 7, as: UInt64.self)
+    }
+  }
+  let isContiguous = (1..<512).allSatisfy { numbers[$0] == numbers[0] + GPN($0) }
+  guard numbers.count == 1536, Set(numbers).count == 1536, !numbers.contains(0),
+    numbers[0] % 512 == 0, isContiguous
+  else { throw Failure(description: "wrong page numbers: \(numbers)") }
+  print("pages 0x\(String(numbers[0], radix: 16)) and 0x\(String(numbers[768], radix: 16))")
+  do {
+    _ = try transport.allocate(.hostVisible, byteCount: 64 << 20)
+    throw Failure(description: "there is more memory than there is")
+  } catch let error as TransportError {
+    print(error)
+  }
+  await transport.close()
+}
+
 func waitForIt(_ bus: UIOBus) async throws {
   let instance = try findBalloon(bus).identity.instance
   print("waiting")
@@ -57,9 +85,10 @@ func waitForIt(_ bus: UIOBus) async throws {
 do {
   let bus = UIOBus()
   switch CommandLine.arguments.dropFirst().first {
+  case "memory": try await takeMemory(bus)
   case "wait": try await waitForIt(bus)
   case let count?: try await openAndClose(bus, times: Int(count) ?? 1)
-  case nil: throw Failure(description: "usage: open-close COUNT | wait")
+  case nil: throw Failure(description: "usage: open-close COUNT | memory | wait")
   }
 } catch {
   print("open-close: \(error)")

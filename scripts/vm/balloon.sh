@@ -203,6 +203,14 @@ more_reports_than() { (($(reports_so_far) > $1)); }
 # In one process, which then has nothing more than before.
 open_and_close() { guest_seconds=100 guest open-close 20 >&3; }
 
+# Huge pages, whose physical addresses a device could be given; and a line for who has none.
+takes_dma_memory() {
+  guest open-close memory >"$scratch/memory"
+  cat "$scratch/memory" >&3
+  grep '32 free huge pages of 2 MiB are needed' "$scratch/memory"
+  guest 'grep HugePages_Free /proc/meminfo' | grep -w 8
+}
+
 # A device that was unbound while nobody had it open is found again by who waits for it.
 comes_back() {
   local name
@@ -272,5 +280,6 @@ check 'an unballoon request' 60 gives_memory_back
 check 'close and open under load' 120 close_and_open
 check 'kill -9 and start again' 60 kill_and_start
 check 'open and close 20 times' 120 open_and_close
+check 'memory for DMA' 60 takes_dma_memory
 check 'a device that comes back' 60 comes_back
 check 'unbind in use' 60 unbind_in_use
