@@ -9,25 +9,19 @@ import Testing
   /// What `DeviceFile.lowestDescriptor` stands on: the channel of a killed process is closed before
   /// its memory is free.
   @Test func aKilledProcessLosesItsHighestDescriptorFirst() throws {
-    let directory = FileManager.default.temporaryDirectory
-      .appending(path: "vmbus-order-\(UInt64.random(in: 0...UInt64.max))").path
-    try FileManager.default.createDirectory(atPath: directory, withIntermediateDirectories: true)
-    defer { try? FileManager.default.removeItem(atPath: directory) }
-    let (memory, device) = (directory + "/memory", directory + "/device")
-    makePipe(memory)
-    makePipe(device)
-    let memoryEnd = unsafe OwnedDescriptor(
-      owning: try FileDescriptor.open(memory, .readOnly, options: .nonBlocking).rawValue)
-    let deviceEnd = unsafe OwnedDescriptor(
-      owning: try FileDescriptor.open(device, .readOnly, options: .nonBlocking).rawValue)
+    let (memory, device) = (Pipe(), Pipe())
     let epoll = try Epoll()
-    try epoll.add(memoryEnd.rawValue, token: 1)
-    try epoll.add(deviceEnd.rawValue, token: 2)
+    try epoll.add(memory.fileHandleForReading.fileDescriptor, token: 1)
+    try epoll.add(device.fileHandleForReading.fileDescriptor, token: 2)
     let shell = Process()
     shell.executableURL = URL(filePath: "/bin/bash")
+    shell.standardOutput = memory
+    shell.standardError = device
     let highest = DeviceFile.lowestDescriptor
-    shell.arguments = ["-c", "exec 20>\(memory) \(highest)>\(device); kill -9 $$"]
+    shell.arguments = ["-c", "exec 20>&1 \(highest)>&2 >/dev/null 2>&1; kill -9 $$"]
     try shell.run()
+    try memory.fileHandleForWriting.close()
+    try device.fileHandleForWriting.close()
     shell.waitUntilExit()
     // The system tells of the hang-ups in the order in which they came.
     var order: [UInt64] = []
