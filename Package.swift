@@ -47,6 +47,7 @@ let package = Package(
     .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
+    .library(name: "VMBusUIO", targets: ["VMBusUIO"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
@@ -99,7 +100,7 @@ let package = Package(
     .target(
       name: "VMBusUIO",
       dependencies: [
-        "CBPF", "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", logging, system,
+        "CBPF", "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", system,
       ],
       // Built by scripts/build-bpf.
       resources: [.embedInCode("kernel_channels.bpf")],

@@ -248,6 +248,7 @@ final class BusCore: Sendable {
     logger.info("the host is gone")
     for device in state.devices.values { _ = device.end(.hostGone) }
     state.devices = [:]
+    state.subchannels = [:]
     for awaited in Array(state.waiting.keys) { resume(awaited, .failure(.hostGone), &state) }
   }
 

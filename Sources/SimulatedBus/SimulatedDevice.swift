@@ -184,10 +184,13 @@ final class SimulatedDevice: DeviceTransport {
     return life.end(channel, .rescinded) ? .inUse : .unused
   }
 
+  var endReason: ChannelEnd? { life.reason }
+
   func ended() async -> ChannelEnd { await life.ended() }
 
   /// The driver has let go of the channel.
   func released(_ channel: SimulatedChannelState) {
+    life.released(channel, isPrimary: channel.id == offer.channelID)
     Task {
       let wasRescinded = rescinded.withLock { $0.contains(channel.id) }
       bus.tell { state throws(ControlError) in try state.client.close(channel.id) }

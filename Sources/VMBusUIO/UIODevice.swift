@@ -3,6 +3,7 @@
 import CLinux
 import Dispatch
 import Platform
+import Synchronization
 import SystemPackage
 import VMBus
 import VSC
@@ -16,6 +17,8 @@ final class UIODevice: DeviceTransport {
   let identity: DeviceIdentity
   let machine: UIOMachine
   private let life = DeviceLife()
+  /// The device file that the primary channel was opened by.
+  private let openNode = Lock<String?>(nil)
 
   init(_ record: VMBusDeviceRecord, on machine: UIOMachine) {
     self.record = record
@@ -26,9 +29,6 @@ final class UIODevice: DeviceTransport {
       transport: record.nodes.first?.node ?? "VMBus")
   }
 
-  /// Linux gives user space no other signal for such a channel.
-  private static let noDoorbell =
-    "its monitor page is mapped with the wrong encryption, so the host can't be signalled"
   private static let noUserData =
     "uio_hv_generic can't send the data that this driver opens its channel with"
 
@@ -68,18 +68,19 @@ final class UIODevice: DeviceTransport {
     return channel.raw
   }
 
-  /// Blocks until the host has answered.
+  /// Blocks until the host has answered. All that can be refused is refused before it is asked.
   private func open(_ worker: Worker) throws(TransportError) -> UIOChannelState {
-    let (node, layout) = try place()
-    let file = try Self.openFile(node)
-    let confidentiality = try confidentiality(of: record.channel)
-    let monitor = record.monitor
-    guard monitor == nil || !machine.isIsolated else { throw .unusable(reason: Self.noDoorbell) }
-    let ring = try mapRing(file, layout, confidentiality)
-    let page = try mapMonitorPage(file, monitor)
+    let (now, node, layout) = try place()
+    let confidentiality = try confidentiality(of: now.channel)
+    let file = try UIOFile.openAndLock(node)
+    openNode.withLock { $0 = node }
+    let ring = try UIOFile.mapRing(
+      file, node, ringFile: now.ringFile, 2 * layout.ringByteCount, confidentiality,
+      isIsolated: machine.isIsolated)
+    let page = try UIOFile.mapMonitorPage(file, node, now.monitor)
     return try UIOChannelState(
-      identity.channel, confidentiality, life, worker,
-      UIOChannelState.Parts(ring: ring, monitorPage: page, file: file), monitor: monitor)
+      now.channel, confidentiality, life, worker,
+      UIOChannelState.Parts(ring: ring, monitorPage: page, file: file), monitor: now.monitor)
   }
 
   /// Which memory a channel uses, asked anew at each open.
@@ -93,9 +94,11 @@ final class UIODevice: DeviceTransport {
     }
   }
 
-  /// The device file and what can be mapped of it. What was true when the device was found may have
-  /// changed: it may be another driver's by now.
-  private func place() throws(TransportError) -> (node: String, layout: UIOLayout) {
+  /// The device as it is now, its file and what can be mapped of it. What was true when the device was
+  /// found may have changed: it may be another driver's by now, or another offer of the same device.
+  private func place() throws(TransportError) -> (
+    now: VMBusDeviceRecord, node: String, layout: UIOLayout
+  ) {
     do {
       var current = try VMBusInventory().device(record.instance)
       // A driver that has just ended, killed perhaps, gives up its lock before the kernel has closed
@@ -104,12 +107,14 @@ final class UIODevice: DeviceTransport {
         vmbus_sleep_milliseconds(100)
         current = try VMBusInventory().device(record.instance)
       }
-      guard let now = current else { throw TransportError.rescinded }
+      guard let now = current, now.channel == record.channel else {
+        throw TransportError.rescinded
+      }
       if let obstacle = UIODevice(now, on: machine).obstacle {
         throw TransportError.unusable(reason: "\(obstacle)")
       }
       guard let node = now.nodes.first else { throw TransportError.rescinded }
-      return (node.node, try UIOLayout(node.maps))
+      return (now, node.node, try UIOLayout(node.maps))
     } catch let error as TransportError {
       throw error
     } catch {
@@ -117,102 +122,17 @@ final class UIODevice: DeviceTransport {
     }
   }
 
-  /// Opens the device file, which opens the channel, for this process alone.
-  private static func openFile(_ node: String) throws(TransportError) -> DeviceFile {
-    let file: DeviceFile
-    do throws(Errno) {
-      file = try DeviceFile(path: node)
-    } catch .permissionDenied {
-      throw .notPermitted(
-        path: node, need: "run as its owner, or give it to a group by a udev rule")
-    } catch .resourceTemporarilyUnavailable, .diskQuotaExceeded {
-      // EAGAIN for the open message, EDQUOT for the ring's GPADL; the kernel keeps the status.
-      throw .unusable(reason: "\(node): the host refused to open the channel (see dmesg)")
-    } catch .invalidArgument {
-      throw .unusable(reason: "\(node): the kernel has the channel open already")
-    } catch .operationNotSupportedByDevice, .noSuchFileOrDirectory, .noSuchAddressOrDevice {
-      throw .rescinded
-    } catch {
-      throw .system("device file", code: error.rawValue, text: "\(node): \(error)")
-    }
-    do throws(Errno) {
-      try file.lock()
-    } catch {
-      throw .inUse(path: node)
-    }
-    return file
-  }
-
-  // MARK: - Mapping
-
-  /// The rings. In an isolated machine, `/dev/uioN` maps host-visible memory as if it were encrypted,
-  /// and the sysfs file maps encrypted memory as if it were host-visible: a packet through the wrong
-  /// one never arrives, or worse. Where both are right, the sysfs file is better: the kernel takes its
-  /// mapping away when the device goes.
-  private func mapRing(
-    _ file: borrowing DeviceFile, _ layout: UIOLayout, _ confidentiality: Confidentiality
-  ) throws(TransportError) -> MappedMemory {
-    let byteCount = 2 * layout.ringByteCount
-    let node = identity.transport
-    guard confidentiality == .hostVisible else {
-      return try Self.map(node, file.rawValue, UIOLayout.ringMap, byteCount)
-    }
-    let path = record.channels.first { $0.channel == record.channel }?.ringFile
-    do throws(TransportError) {
-      guard let path else {
-        throw .unusable(reason: "this kernel has no ring file for the channel")
-      }
-      return try Self.mapFile(path, byteCount)
-    } catch {
-      // Old kernels have no such file for a primary channel.
-      guard !machine.isIsolated else { throw error }
-      return try Self.map(node, file.rawValue, UIOLayout.ringMap, byteCount)
-    }
-  }
-
-  private func mapMonitorPage(
-    _ file: borrowing DeviceFile, _ monitor: MonitorID?
-  ) throws(TransportError) -> MappedMemory? {
-    guard monitor != nil else { return nil }
-    return try Self.map(
-      identity.transport, file.rawValue, UIOLayout.monitorPageMap, MonitorPage.byteCount)
-  }
-
-  /// Map N of a UIO device lies at N pages.
-  private static func map(
-    _ node: String, _ descriptor: Int32, _ index: Int, _ byteCount: Int
-  ) throws(TransportError) -> MappedMemory {
-    do throws(Errno) {
-      return try MappedMemory(
-        descriptor, offset: index * SystemPage.byteCount, byteCount: byteCount)
-    } catch {
-      throw .system(
-        "map of a device", code: error.rawValue, text: "\(node), map \(index): \(error)")
-    }
-  }
-
-  private static func mapFile(
-    _ path: String, _ byteCount: Int
-  ) throws(TransportError) -> MappedMemory {
-    do {
-      let file = unsafe OwnedDescriptor(
-        owning: try FileDescriptor.open(path, .readWrite, options: .closeOnExec).rawValue)
-      return try MappedMemory(file.rawValue, byteCount: byteCount)
-    } catch {
-      let code = (error as? Errno)?.rawValue ?? 0
-      throw .system("ring file", code: code, text: "\(path): \(error)")
-    }
-  }
-
   // MARK: - Subchannels
 
-  /// Waits until the kernel has opened a subchannel: its ring file is there then. No event tells of
+  /// Waits until the kernel has opened a subchannel: its ring can be mapped then. No event tells of
   /// that which udevd would be sure to pass on.
   private func subchannel(_ index: UInt16) async throws(TransportError) -> ChannelRecord {
     for _ in 0..<200 {
       if let end = life.reason { throw end == .rescinded ? .rescinded : .hostGone }
-      let found = (try? VMBusInventory())?.device(record.instance)?.channels.first {
+      let found = (try? record.currentChannels())?.first {
+        // One that is left from before cannot be mapped.
         $0.subchannelIndex == index && $0.ringFileByteCount != nil
+          && UIOFile.canBeMapped($0.ringFile)
       }
       if let found { return found }
       do { try await Task.sleep(for: .milliseconds(50)) } catch { break }
@@ -229,23 +149,20 @@ final class UIODevice: DeviceTransport {
         reason: "its ring is encrypted, and the kernel maps a subchannel's as host-visible only")
     }
     guard subchannel.monitor == nil || !machine.isIsolated else {
-      throw .unusable(reason: Self.noDoorbell)
+      throw .unusable(reason: UIOMachine.noDoorbell)
     }
     guard let byteCount = subchannel.ringFileByteCount, byteCount % 8192 == 0,
       byteCount >= 4 * 4096, byteCount <= 1 << 30
     else { throw .unusable(reason: "\(subchannel.ringFile) has no size that two rings can have") }
+    guard let node = openNode.withLock({ $0 }) else { throw .noSubchannels }
     // A descriptor of its own, for its worker; the primary channel's has the lock.
-    let file: DeviceFile
-    do throws(Errno) {
-      file = try DeviceFile(path: identity.transport)
-    } catch {
-      throw .system("device file", code: error.rawValue, text: "\(identity.transport): \(error)")
-    }
-    let ring = try Self.mapFile(subchannel.ringFile, Int(byteCount))
-    let page = try mapMonitorPage(file, subchannel.monitor)
+    let file = try UIOFile.open(node)
+    let ring = try UIOFile.mapFile(subchannel.ringFile, Int(byteCount))
+    let page = try UIOFile.mapMonitorPage(file, node, subchannel.monitor)
     return try UIOChannelState(
       subchannel.channel, confidentiality, life, worker,
-      UIOChannelState.Parts(ring: ring, monitorPage: page, file: file), monitor: subchannel.monitor)
+      UIOChannelState.Parts(ring: ring, monitorPage: page, file: file),
+      monitor: subchannel.monitor, isPrimary: false)
   }
 
   // MARK: - Memory and the end
@@ -256,10 +173,19 @@ final class UIODevice: DeviceTransport {
     return pages.pages(isScrubbed: false)
   }
 
+  var endReason: ChannelEnd? { life.reason }
+
   func ended() async -> ChannelEnd { await life.ended() }
 
   func close() async {
-    // The channels are closed, and with them whatever the host might have done with the memory.
-    _ = await life.close()
+    let memory = await life.close()
+    // Closed channels are known to be quiet. But one that was unbound in use the kernel never closes:
+    // the host may write to that memory for as long as this machine runs.
+    if life.reason == .rescinded, isStillOffered { UIOMachine.keepForEver(memory) }
+  }
+
+  private var isStillOffered: Bool {
+    guard let inventory = try? VMBusInventory() else { return true }
+    return inventory.device(record.instance)?.channel == record.channel
   }
 }

@@ -26,6 +26,17 @@ final class UIOMachine: Sendable {
     }
   }
 
+  /// Linux gives user space no other signal for a channel with a monitor.
+  static let noDoorbell =
+    "the host can't be signalled: this machine is or may be isolated, and there its monitor page is mapped with the wrong encryption"
+
+  /// Memory that may be written to as long as this process lives.
+  private static let kept = Lock<[any AnyObject & Sendable]>([])
+
+  static func keepForEver(_ memory: [any AnyObject & Sendable]) {
+    kept.withLock { $0 += memory }
+  }
+
   /// Whether memory may be hidden from the host: what is not known to be plain counts as that.
   var isIsolated: Bool {
     if case .none = isolation { false } else { true }
@@ -60,7 +71,9 @@ final class UIOMachine: Sendable {
     case (.encrypted, false): throw .noSuchMemory(.encrypted)
     case (.hostVisible, true):
       throw .unusable(
-        reason: "in an isolated machine, a stock kernel gives user space no host-visible memory")
+        reason:
+          "this machine is or may be isolated, and there a stock kernel gives user space no host-visible memory"
+      )
     default: break
     }
     guard let pageMap else {

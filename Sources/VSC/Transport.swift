@@ -28,7 +28,10 @@ public protocol DeviceTransport: AnyObject, Sendable {
   /// Zeroed memory that the device may be given. It stays until the device is closed.
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages
 
-  /// Returns when the device is gone: taken back, or its host with it.
+  /// How the device ended, or nil while it has not.
+  var endReason: ChannelEnd? { get }
+
+  /// Returns when the device is gone: taken back, its host with it, or its primary channel ended.
   func ended() async -> ChannelEnd
 
   /// Closes all channels, waits until the host is known to be quiet, frees the memory.
@@ -37,6 +40,7 @@ public protocol DeviceTransport: AnyObject, Sendable {
 
 extension DeviceTransport {
   public var obstacle: DeviceObstacle? { nil }
+  public var endReason: ChannelEnd? { nil }
 
   public func openSubchannel(
     _ index: UInt16, _ parameters: ChannelParameters, worker: Worker
@@ -184,6 +188,11 @@ extension Doorbell {
   /// channel has set.
   @inlinable var unmasks: Bool {
     if case .deviceFile = self { true } else { false }
+  }
+
+  /// The kernel may take the rings away at any time: then they read as zero.
+  @inlinable var isOfKernel: Bool {
+    if case .event = self { false } else { true }
   }
 }
 

@@ -22,6 +22,13 @@ public struct Footprint: Equatable, CustomStringConvertible {
     }.count
   }
 
+  /// Whether this is not more than what was there before. (It may be less: what was just being given
+  /// back counts still.)
+  public func isWithin(_ before: Footprint) -> Bool {
+    descriptors <= before.descriptors && sharedMappings <= before.sharedMappings
+      && threads <= before.threads
+  }
+
   private static func text(_ path: String) throws -> String {
     String(decoding: try Data(contentsOf: URL(filePath: path)), as: UTF8.self)
   }

@@ -219,8 +219,8 @@ comes_back() {
   guest 'until grep waiting /tmp/wait.log; do sleep 0.1; done'
   guest "echo $name >/sys/bus/vmbus/drivers/uio_hv_generic/unbind; sleep 0.5
     echo $name >/sys/bus/vmbus/drivers_probe"
-  guest 'until grep "came back" /tmp/wait.log || [ -s /tmp/wait.status ]; do sleep 0.1; done
-    cat /tmp/wait.log; cat /tmp/wait.status'
+  guest 'until [ -s /tmp/wait.status ]; do sleep 0.1; done
+    cat /tmp/wait.log; grep "came back" /tmp/wait.log && [ "$(cat /tmp/wait.status)" = 0 ]'
 }
 
 # Unbound under a running driver: it lets go of everything and waits. Linux never closes the channel
