@@ -134,9 +134,9 @@ reports() {
   [[ $guest == 6.* ]] || guest 'echo madvise >/sys/kernel/mm/transparent_hugepage/enabled'
   start_driver
   await 40 "$bed_logs/$guest.qmp" HV_BALLOON_STATUS_REPORT
-  # A few more, so that the driver's line of the event is there too.
-  guest 'sleep 2; cat /tmp/driver.log' >"$scratch/driver"
   event=$(qmp_events HV_BALLOON_STATUS_REPORT | tail -n 1)
+  # The driver prints its line after it has sent the report.
+  guest 'sleep 1; cat /tmp/driver.log' >"$scratch/driver"
   available=$(jq .available <<<"$event")
   jq -s -e "map(select(.event == \"report\") | .status.lastReport
     | select(.availablePages * 4096 == $available
