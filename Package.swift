@@ -181,8 +181,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "BalloonProtocol", "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol",
-        "VMBus", system,
+        "BalloonProtocol", "CLinux", "Platform", "SimulatedHost", "SimulatedLink",
+        "StorageProtocol", "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,
