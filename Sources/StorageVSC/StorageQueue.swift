@@ -5,6 +5,8 @@ public import VSC
 
 /// A disk on one channel, for programs that drive it in bursts from the worker's thread.
 ///
+/// A subchannel's queue has no start-up of its own: it begins with what the primary channel agreed on.
+///
 /// The start-up runs in `next`; `disk` is there when it is over. Then `read`, `write` and `flush`
 /// send requests, `next` returns what has completed, and `publish` shows the host what was sent.
 /// None of them counts a reference or allocates (law 4).
@@ -30,6 +32,10 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   @usableFromInline var requests: Requests<StorageRequest<External>>
   @usableFromInline let lun: UInt8
   @usableFromInline let timeout: UInt64
+  /// Requests at one time. There is room for a few more, so that a reset can always be asked for.
+  @usableFromInline let depth: Int
+  /// Whether the start-up asks one disk what it is.
+  let identifies: Bool
   @usableFromInline var version = StorageVersion.windows8
   @usableFromInline var phase = Phase.new
   /// Valid when ready.
@@ -45,19 +51,52 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   public internal(set) var disk: DiskInformation?
   /// Why the queue can be used no more, or nil while it can.
   public internal(set) var failure: StorageError?
+  /// What the channel agreed on; nil until then.
+  var capabilities: StorageCapabilities?
+  /// Completions that came after their request had timed out.
+  @usableFromInline var lateCompletions: UInt64 = 0
 
   /// - Parameter answer: a buffer for the start-up's own use.
   public init(
     _ channel: consuming Channel<Ring, External>, _ configuration: Configuration,
     answer: consuming DMABuffer<External>
   ) {
+    self.init(channel, configuration, answer: .some(answer), capabilities: nil)
+  }
+
+  /// A queue that serves any disk of the controller. Its owner asks the disks what they are.
+  ///
+  /// - Parameter capabilities: of the primary channel, for a subchannel.
+  init(
+    _ channel: consuming Channel<Ring, External>, _ configuration: Configuration,
+    capabilities: StorageCapabilities?
+  ) {
+    self.init(channel, configuration, answer: nil, capabilities: capabilities)
+  }
+
+  private init(
+    _ channel: consuming Channel<Ring, External>, _ configuration: Configuration,
+    answer: consuming DMABuffer<External>?, capabilities: StorageCapabilities?
+  ) {
     self.channel = channel
-    requests = Requests(capacity: configuration.depth)
+    depth = min(max(configuration.depth, 1), 65536 - Self.reserve)
+    requests = Requests(capacity: depth + Self.reserve)
     lun = configuration.lun
     timeout = configuration.timeout
-    startup = StorageStartup(lun: configuration.lun)
-    self.answer = .some(answer)
+    startup = StorageStartup()
+    switch answer {
+    case .some: identifies = true
+    case .none: identifies = false
+    }
+    self.answer = answer
+    self.capabilities = capabilities
+    if let capabilities {
+      version = capabilities.version
+      phase = .ready
+    }
   }
+
+  private static var reserve: Int { 2 }
 
   @inlinable public var isReady: Bool { phase == .ready }
   public var counters: ChannelCounters { channel.counters }
@@ -69,7 +108,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   /// Requests under way, those included that timed out and whose completion has not come.
   @inlinable public var count: Int { requests.count }
   @inlinable public var abandoned: Int { requests.abandoned }
-  @inlinable public var isFull: Bool { requests.isFull }
+  @inlinable public var isFull: Bool { requests.count >= depth }
 
   /// What the host told unasked since the last call.
   public mutating func takeEvents() -> StorageEvents {
@@ -138,7 +177,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     _ command: SCSICommand, byteCount: Int, buffer: inout DMABuffer<External>?, tag: UInt64,
     kind: StorageRequestKind = .command
   ) throws(StorageError) {
-    guard let id = requests.nextID else { throw .wouldBlock }
+    guard requests.count < depth, let id = requests.nextID else { throw .wouldBlock }
     var packet = StorageNegotiation.Packet(repeating: 0)
     StoragePacketHeader(.executeSRB, flags: .requestCompletion).write(into: &packet)
     // The host's own time is shorter than ours, so that its answer is seen.
@@ -146,12 +185,24 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
       command, lun: lun, transferLength: UInt32(truncatingIfNeeded: byteCount),
       timeout: 20, version: version
     ).write(into: &packet, at: StoragePacketHeader.byteCount)
+    try send(
+      packet, id, byteCount: byteCount, buffer: &buffer, tag: tag, kind: kind,
+      timeout: timeout)
+  }
+
+  @inlinable
+  mutating func send(
+    _ packet: borrowing StorageNegotiation.Packet, _ id: UInt64, byteCount: Int,
+    buffer: inout DMABuffer<External>?, tag: UInt64, kind: StorageRequestKind, timeout: UInt64
+  ) throws(StorageError) {
+    let count = version.packetByteCount
     var lent = buffer.take()
     do throws(ChannelError) {
       if var target = lent.take() {
         do throws(ChannelError) {
           unsafe try channel.send(
-            packet.span.bytes, dma: &target, byteCount: byteCount, transactionID: id)
+            packet.span.bytes.extracting(first: count), dma: &target, byteCount: byteCount,
+            transactionID: id)
         } catch {
           buffer = consume target
           throw error
@@ -159,7 +210,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
         lent = consume target
       } else {
         unsafe try channel.send(
-          packet.span.bytes, transactionID: id, completionRequested: true)
+          packet.span.bytes.extracting(first: count), transactionID: id, completionRequested: true)
       }
     } catch {
       throw refusal(error)
@@ -203,14 +254,21 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
           buffer.takeBack()
           request.payload.buffer = consume buffer
         }
-        if request.payload.kind != .command {
+        if request.payload.kind != .command, request.payload.kind != .control {
           continueStartup(request, packet)
           continue
         }
         // Its user was told that it timed out; the buffer is free from now on.
-        if request.wasAbandoned { continue }
+        if request.wasAbandoned {
+          lateCompletions &+= 1
+          continue
+        }
+        if request.payload.kind == .control {
+          return StorageCompletion(
+            tag: request.payload.tag, result: controlOutcome(packet), buffer: nil)
+        }
         let result = Self.outcome(
-          channel.payload(of: packet), asked: request.payload.byteCount)
+          channel.payload(of: packet), version, asked: request.payload.byteCount)
         if case .failure(let error) = result { note(error) }
         return StorageCompletion(
           tag: request.payload.tag, result: result, buffer: request.payload.buffer.take())
@@ -223,11 +281,15 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
 
   /// What a completion says.
   @inlinable
-  static func outcome(_ payload: RawSpan, asked: Int) -> Result<Int, StorageError> {
-    // Hosts answer with 64 bytes whatever the version.
-    guard payload.byteCount >= 64 else {
+  static func outcome(
+    _ payload: RawSpan, _ version: StorageVersion, asked: Int
+  ) -> Result<Int, StorageError> {
+    // Bytes beyond a packet of the version are none of it.
+    guard payload.byteCount >= version.packetByteCount else {
       return .failure(
-        .malformed(.tooShort("storage completion", needed: 64, found: payload.byteCount)))
+        .malformed(
+          .tooShort(
+            "storage completion", needed: version.packetByteCount, found: payload.byteCount)))
     }
     let request: SCSIRequest
     do throws(WireError) {
@@ -236,7 +298,8 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
         return .failure(.unexpectedOperation(header.operation))
       }
       request = try SCSIRequest(
-        parsing: payload.extracting(droppingFirst: StoragePacketHeader.byteCount))
+        parsing: payload.extracting(droppingFirst: StoragePacketHeader.byteCount),
+        version: version)
     } catch {
       return .failure(.malformed(error))
     }
@@ -255,6 +318,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
       events.insert(.capacityChanged)
     case .failed(_, _, let sense?) where sense.key == .unitAttention && sense.code == 0x3F:
       events.insert(.unitsChanged)
+    case .failed where error.isUnitGone: events.insert(.unitsChanged)
     default: break
     }
   }
@@ -305,7 +369,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
         expired = (request.tag, request.kind)
       }
       guard let expired else { return nil }
-      if expired.kind == .command {
+      if expired.kind == .command || expired.kind == .control {
         return StorageCompletion(tag: expired.tag, result: .failure(error), buffer: nil)
       }
       if phase != .failed { fail(.timedOut) }
