@@ -3,7 +3,7 @@
 /// One request of a transfer, or two after each other on the same blocks.
 struct Chunk {
   enum Step {
-    case read, write, flush, fetchForWrite, unmap, fill, command, control
+    case read, write, flush, fetchForWrite, unmap, fill, command
   }
 
   var transfer: Transfer
@@ -26,7 +26,7 @@ struct Chunk {
     case .unmap: 24
     case .fill: transfer.geometry.blockByteCount
     case .command: byteCount
-    case .flush, .control: 0
+    case .flush: 0
     }
   }
 
@@ -34,7 +34,7 @@ struct Chunk {
   var isIdempotent: Bool {
     switch step {
     case .read, .write, .flush, .fetchForWrite, .unmap, .fill: true
-    case .command, .control: false
+    case .command: false
     }
   }
 
@@ -49,7 +49,6 @@ struct Chunk {
     self.init(transfer: transfer, step: .read)
     switch transfer.kind {
     case .flush: step = .flush
-    case .control: step = .control
     case .command:
       step = .command
       byteCount = transfer.byteCount

@@ -15,7 +15,7 @@ extension Chunk {
   var isCounted: Bool {
     switch step {
     case .read, .write, .fetchForWrite: true
-    case .flush, .unmap, .fill, .command, .control: false
+    case .flush, .unmap, .fill, .command: false
     }
   }
 
@@ -38,7 +38,7 @@ extension Chunk {
     case .command:
       if case .command(let block) = transfer.kind { return block }
       return SCSICommandBlock(.testUnitReady)
-    case .flush, .control:
+    case .flush:
       return SCSICommandBlock(.synchronizeCache(SCSIExtent(address: 0, count: 0)))
     }
   }
@@ -72,7 +72,7 @@ extension StorageService {
         }
         chunk.transfer.copyOut(at: 0, count: chunk.byteCount, toEndOf: &target)
       }
-    case .read, .fetchForWrite, .flush, .control: break
+    case .read, .fetchForWrite, .flush: break
     }
   }
 

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Platform
-import StorageProtocol
 import Synchronization
 
 /// What the channels of a controller tell those who are on other threads: that the protocol is
 /// agreed on, what the host told unasked, and that all is over.
 final class ServiceLife: Sendable {
-  let started = Promise<Result<StorageCapabilities, StorageError>>()
+  let started = Promise<Result<StorageAgreement, StorageError>>()
   private let state = Lock(State())
 
   private struct State {
@@ -20,7 +19,7 @@ final class ServiceLife: Sendable {
   /// Why there is no service any more, or nil while there is.
   var endReason: StorageError? { state.withLock { $0.reason } }
 
-  func ready(_ capabilities: StorageCapabilities) { started.keep(.success(capabilities)) }
+  func ready(_ agreement: StorageAgreement) { started.keep(.success(agreement)) }
 
   /// `body` is called, by any thread, for what the host tells from now on.
   func whenSignalled(_ body: @escaping @Sendable (StorageEvents) -> Void) {

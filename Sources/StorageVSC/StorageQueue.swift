@@ -17,11 +17,16 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     public var depth: Int
     /// Nanoseconds.
     public var timeout: UInt64
+    /// Subchannels that a primary channel's queue asks for.
+    public var subchannels: Int
 
-    public init(lun: UInt8 = 0, depth: Int = 256, timeout: UInt64 = 30_000_000_000) {
+    public init(
+      lun: UInt8 = 0, depth: Int = 256, timeout: UInt64 = 30_000_000_000, subchannels: Int = 0
+    ) {
       self.lun = lun
       self.depth = depth
       self.timeout = timeout
+      self.subchannels = subchannels
     }
   }
 
@@ -51,8 +56,8 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   public internal(set) var disk: DiskInformation?
   /// Why the queue can be used no more, or nil while it can.
   public internal(set) var failure: StorageError?
-  /// What the channel agreed on; nil until then.
-  var capabilities: StorageCapabilities?
+  /// What the primary channel agreed on; nil until then.
+  public internal(set) var agreement: StorageAgreement?
   /// Completions that came after their request had timed out.
   @usableFromInline var lateCompletions: UInt64 = 0
 
@@ -61,37 +66,45 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     _ channel: consuming Channel<Ring, External>, _ configuration: Configuration,
     answer: consuming DMABuffer<External>
   ) {
-    self.init(channel, configuration, answer: .some(answer), capabilities: nil)
+    self.init(channel, configuration, answer: .some(answer), agreement: nil)
   }
 
-  /// A queue that serves any disk of the controller. Its owner asks the disks what they are.
+  /// The queue of a subchannel. It is ready at once.
   ///
-  /// - Parameter capabilities: of the primary channel, for a subchannel.
-  init(
-    _ channel: consuming Channel<Ring, External>, _ configuration: Configuration,
-    capabilities: StorageCapabilities?
+  /// - Parameter agreement: of the primary channel's queue, when that is ready.
+  public init(
+    subchannel channel: consuming Channel<Ring, External>, _ configuration: Configuration,
+    _ agreement: StorageAgreement
   ) {
-    self.init(channel, configuration, answer: nil, capabilities: capabilities)
+    self.init(channel, configuration, answer: nil, agreement: agreement)
+  }
+
+  /// The queue of a primary channel that serves any disk of the controller. Its owner asks the disks
+  /// what they are.
+  init(controller channel: consuming Channel<Ring, External>, _ configuration: Configuration) {
+    self.init(channel, configuration, answer: nil, agreement: nil)
   }
 
   private init(
     _ channel: consuming Channel<Ring, External>, _ configuration: Configuration,
-    answer: consuming DMABuffer<External>?, capabilities: StorageCapabilities?
+    answer: consuming DMABuffer<External>?, agreement: StorageAgreement?
   ) {
     self.channel = channel
     depth = min(max(configuration.depth, 1), 65536 - Self.reserve)
     requests = Requests(capacity: depth + Self.reserve)
     lun = configuration.lun
     timeout = configuration.timeout
-    startup = StorageStartup()
+    startup = StorageStartup(subchannels: configuration.subchannels)
     switch answer {
     case .some: identifies = true
     case .none: identifies = false
     }
     self.answer = answer
-    self.capabilities = capabilities
-    if let capabilities {
-      version = capabilities.version
+    self.agreement = agreement
+    if let agreement {
+      version = agreement.capabilities.version
+      disk = agreement.disk
+      if let disk { geometry = disk.geometry }
       phase = .ready
     }
   }

@@ -62,17 +62,18 @@ extension StorageQueue {
     case .command(let command, let byteCount):
       var buffer = answer.take()
       try submit(command, byteCount: byteCount, buffer: &buffer, tag: 0, kind: .identification)
-    case .negotiated(let agreed):
-      version = agreed.version
-      capabilities = agreed
+    case .agreed(let agreed):
+      version = agreed.capabilities.version
+      agreement = agreed
       guard identifies else {
         phase = .ready
         break
       }
-      let limit = Self.maximumTransfer(agreed)
-      try perform(startup.inquire(lun, agreed.version, maximumTransfer: limit))
+      let limit = Self.maximumTransfer(agreed.capabilities)
+      try perform(startup.inquire(lun, version, maximumTransfer: limit))
     case .ready(let information):
       disk = information
+      agreement?.disk = information
       geometry = information.geometry
       // Its memory is free for others.
       _ = answer.take()

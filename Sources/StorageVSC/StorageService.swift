@@ -74,9 +74,9 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
       work = Int(truncatingIfNeeded: queue.received &- before)
     }
     work = Int(truncatingIfNeeded: queue.received &- before)
-    if !isAnnounced, let capabilities = queue.capabilities {
+    if !isAnnounced, let agreement = queue.agreement {
       isAnnounced = true
-      life.ready(capabilities)
+      life.ready(agreement)
     }
     let events = queue.takeEvents()
     if !events.isEmpty { life.signal(events) }
@@ -198,10 +198,6 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     guard let chunk = chunks[index] else { return .sent }
     let tag = UInt64(index)
     do throws(StorageError) {
-      if case .control(let packet) = chunk.transfer.kind {
-        try queue.submit(control: packet, tag: tag, timeout: resetTimeout)
-        return .sent
-      }
       var buffer: DMABuffer<External>?
       let count = chunk.dataByteCount
       if count > 0 {
@@ -252,7 +248,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
         chunk.transfer.moved = moved
         if var filled = buffer.take() { copyOut(chunk, moved, &filled) }
         end(index, nil)
-      case .write, .flush, .unmap, .fill, .control:
+      case .write, .flush, .unmap, .fill:
         end(index, nil)
       case .fetchForWrite:
         chunks[index]?.step = .write

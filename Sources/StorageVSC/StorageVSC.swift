@@ -89,13 +89,16 @@ public struct StorageVSC: VSC {
     let pool: DMAPool<External> = try device.makePool(
       count: settings.usableDepth, byteCount: settings.usableBufferByteCount)
     let isBounced = pool.isScrubbed && External.memory == .hostVisible
-    channels.add(attach(channel, pool, capabilities: nil, to: worker, life))
+    let queue = StorageQueue(
+      controller: channel,
+      queueConfiguration(Ring.self, External.self, subchannels: device.workers.count - 1))
+    channels.add(attach(queue, pool, to: worker, life))
     do throws(StorageError) {
-      let capabilities = try await life.started.value().get()
+      let agreement = try await life.started.value().get()
       try await openSubchannels(
-        of: device, capabilities, channels, life, ring: Ring.self, external: External.self)
+        of: device, agreement, channels, life, ring: Ring.self, external: External.self)
       let controller = StorageController(
-        device, capabilities, channels, life, onlyLUN: configuration.lun,
+        device, agreement.capabilities, channels, life, onlyLUN: configuration.lun,
         memories: (Ring.memory, External.memory, isBounced))
       try await controller.rescan()
       await whenReady(controller)
@@ -105,46 +108,39 @@ public struct StorageVSC: VSC {
     }
   }
 
-  private func attach<Ring: Visibility, External: Visibility>(
-    _ channel: consuming sending Channel<Ring, External>,
-    _ pool: consuming sending DMAPool<External>, capabilities: StorageCapabilities?,
-    to worker: Worker, _ life: ServiceLife
-  ) -> ControllerChannel {
+  private func queueConfiguration<Ring: Visibility, External: Visibility>(
+    _: Ring.Type, _: External.Type, subchannels: Int = 0
+  ) -> StorageQueue<Ring, External>.Configuration {
     let settings = configuration.controller
-    let queue = StorageQueue(
-      channel,
-      StorageQueue<Ring, External>.Configuration(
-        depth: settings.usableDepth, timeout: settings.timeout), capabilities: capabilities)
-    return ControllerChannel(
-      worker.attach(StorageService(queue, pool, settings, life: life)), life)
+    return StorageQueue<Ring, External>.Configuration(
+      depth: settings.usableDepth, timeout: settings.timeout,
+      subchannels: min(subchannels, settings.maximumSubchannels))
+  }
+
+  private func attach<Ring: Visibility, External: Visibility>(
+    _ queue: consuming sending StorageQueue<Ring, External>,
+    _ pool: consuming sending DMAPool<External>, to worker: Worker, _ life: ServiceLife
+  ) -> ControllerChannel {
+    ControllerChannel(
+      worker.attach(StorageService(queue, pool, configuration.controller, life: life)), life)
   }
 
   /// One for each further worker, as far as the host grants and offers them.
   private func openSubchannels<Ring: Visibility, External: Visibility>(
-    of device: Device, _ capabilities: StorageCapabilities, _ channels: ControllerChannels,
+    of device: Device, _ agreement: StorageAgreement, _ channels: ControllerChannels,
     _ life: ServiceLife, ring: Ring.Type, external: External.Type
   ) async throws(StorageError) {
     let settings = configuration.controller
-    let count = min(
-      device.workers.count - 1, Int(capabilities.maximumSubchannels), settings.maximumSubchannels)
-    guard count > 0, capabilities.isMultiChannel else { return }
-    // Once for each opening of the device, and after the start-up.
-    let request = Transfer(
-      .control(StorageNegotiation.createSubchannels(UInt16(clamping: count))), lun: 0)
-    channels.all.first?.hand(request)
-    switch await request.outcome.value() {
-    case nil: break
-    // The primary channel does all the work, then.
-    case .declined: return
-    case let error?: throw error
-    }
-    for (index, worker) in device.workers.dropFirst().prefix(count).enumerated() {
-      do {
+    let workers = device.workers.dropFirst().prefix(agreement.subchannelCount)
+    for (index, worker) in workers.enumerated() {
+      do throws(TransportError) {
         let channel: Channel<Ring, External> = try await device.openSubchannel(
           UInt16(clamping: index + 1), channelParameters, on: worker)
         let pool: DMAPool<External> = try device.makePool(
           count: settings.usableDepth, byteCount: settings.usableBufferByteCount)
-        channels.add(attach(channel, pool, capabilities: capabilities, to: worker, life))
+        let queue = StorageQueue(
+          subchannel: channel, queueConfiguration(Ring.self, External.self), agreement)
+        channels.add(attach(queue, pool, to: worker, life))
       } catch {
         // Fewer were offered than granted, or there is no memory for more.
         break

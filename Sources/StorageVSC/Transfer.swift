@@ -19,8 +19,6 @@ final class Transfer: @unchecked Sendable {
     case writeZeroes(ZeroMethod)
     /// A command of any kind with up to `byteCount` bytes of data, which is never cut.
     case command(SCSICommandBlock)
-    /// A packet that is no request.
-    case control(StorageNegotiation.Packet)
   }
 
   /// How zeros get to the disk.
@@ -85,7 +83,7 @@ final class Transfer: @unchecked Sendable {
     self.memory = memory
   }
 
-  /// A command or packet for a unit that need not be a disk.
+  /// A command for a unit that need not be a disk.
   init(_ kind: Kind, lun: UInt8, byteCount: Int = 0, memory: consuming Memory = .none) {
     self.kind = kind
     self.lun = lun

@@ -222,7 +222,8 @@ extension FakeController.Disk {
       (0..<count).map { UInt8(truncatingIfNeeded: value >> (8 * (count - 1 - $0))) }
     }
     switch (command[0], command[1] & 1, command[2]) {
-    case (0x12, 0, _): return [0, 0, 6, 2, 31, 0, 0, 2] + Array("Msft    Virtual Disk    1.0 ".utf8)
+    case (0x12, 0, _):
+      return [0, 0, 6, 2, 31, 0, 0, 2] + Array("Msft    Virtual Disk    1.0 ".utf8)
     case (0x12, 1, 0x00):
       return provisioning == nil ? [0, 0, 0, 1, 0x80] : [0, 0, 0, 4, 0x80, 0xB0, 0xB1, 0xB2]
     case (0x12, 1, 0x80): return [0, 0x80, 0, UInt8(serial.utf8.count)] + Array(serial.utf8)

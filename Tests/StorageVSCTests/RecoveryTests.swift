@@ -70,10 +70,11 @@ import Testing
     machine.shared.control.withLock { $0.isSilent = true }
     await #expect(throws: StorageError.timedOut) { _ = try await disk.read(at: 0, count: 512) }
     // The id of the first request after the start-up: the one slot that is in use.
-    let id = try #require(machine.shared.control.withLock { control -> UInt64? in
-      control.isSilent = false
-      return control.requestIDs.last
-    })
+    let id = try #require(
+      machine.shared.control.withLock { control -> UInt64? in
+        control.isSilent = false
+        return control.requestIDs.last
+      })
     machine.tell(reply(moved: 512), id: id, type: .completion)
     var counters = StorageCounters()
     while counters.late == 0 {
