@@ -274,10 +274,11 @@ final class Machine: Sendable {
     byteCount: Int = 1 << 20, timeout: UInt64 = 30_000_000_000,
     resetTimeout: UInt64 = 10_000_000_000, depth: Int = 8, bufferByteCount: Int = 65536,
     channels: Int = 1, offered: Int? = nil, lun: UInt8? = 0, retry: RetryPolicy = RetryPolicy(),
+    ringByteCount: Int = 64 * 1024,
     _ change: (inout FakeController.Control) -> Void = { _ in }
   ) async throws {
     let offered = offered ?? channels
-    transport = try ScriptedTransport(channels: offered)
+    transport = try ScriptedTransport(ringByteCount: ringByteCount, channels: offered)
     workers = try (0..<channels).map {
       try Worker(Worker.Configuration(name: "driver-\($0)", spinRounds: 10))
     }
