@@ -8,7 +8,7 @@ import Testing
 @Suite struct StorageHostileTests {
   /// Packets of the host in all; `SOAK_PACKETS` asks for more.
   static let packets =
-    ProcessInfo.processInfo.environment["SOAK_PACKETS"].flatMap(Int.init) ?? 20_000
+    ProcessInfo.processInfo.environment["SOAK_PACKETS"].flatMap(Int.init) ?? 100_000
 
   /// splitmix64: the same numbers in each run.
   struct Numbers: RandomNumberGenerator {
