@@ -41,7 +41,11 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   @usableFromInline let depth: Int
   /// Whether the start-up asks one disk what it is.
   let identifies: Bool
-  @usableFromInline var version = StorageVersion.windows8
+  @usableFromInline var version = StorageVersion.windows8 {
+    didSet { packetByteCount = version.packetByteCount }
+  }
+  /// Bytes of a packet of the version.
+  @usableFromInline var packetByteCount = StorageVersion.windows8.packetByteCount
   @usableFromInline var phase = Phase.new
   /// Valid when ready.
   public internal(set) var geometry = DiskGeometry()
@@ -103,6 +107,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     self.agreement = agreement
     if let agreement {
       version = agreement.capabilities.version
+      packetByteCount = version.packetByteCount
       disk = agreement.disk
       if let disk { geometry = disk.geometry }
       phase = .ready
@@ -204,11 +209,12 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   }
 
   @inlinable
+  @inline(__always)
   mutating func send(
     _ packet: borrowing StorageNegotiation.Packet, _ id: UInt64, byteCount: Int,
     buffer: inout DMABuffer<External>?, tag: UInt64, kind: StorageRequestKind, timeout: UInt64
   ) throws(StorageError) {
-    let count = version.packetByteCount
+    let count = packetByteCount
     var lent = buffer.take()
     do throws(ChannelError) {
       if var target = lent.take() {
@@ -281,7 +287,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
             tag: request.payload.tag, result: controlOutcome(packet), buffer: nil)
         }
         let result = Self.outcome(
-          channel.payload(of: packet), version, asked: request.payload.byteCount)
+          channel.payload(of: packet), packetByteCount, asked: request.payload.byteCount)
         if case .failure(let error) = result { note(error) }
         return StorageCompletion(
           tag: request.payload.tag, result: result, buffer: request.payload.buffer.take())
@@ -295,32 +301,43 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   /// What a completion says.
   @inlinable
   static func outcome(
-    _ payload: RawSpan, _ version: StorageVersion, asked: Int
+    _ payload: RawSpan, _ packetByteCount: Int, asked: Int
   ) -> Result<Int, StorageError> {
     // Bytes beyond a packet of the version are none of it.
-    guard payload.byteCount >= version.packetByteCount else {
+    guard payload.byteCount >= packetByteCount else {
       return .failure(
         .malformed(
-          .tooShort(
-            "storage completion", needed: version.packetByteCount, found: payload.byteCount)))
+          .tooShort("storage completion", needed: packetByteCount, found: payload.byteCount)))
     }
-    let request: SCSIRequest
+    let fields: SCSIOutcomeFields
     do throws(WireError) {
       let header = try StoragePacketHeader(parsing: payload)
       guard header.operation == .completeIO else {
         return .failure(.unexpectedOperation(header.operation))
       }
-      request = try SCSIRequest(
-        parsing: payload.extracting(droppingFirst: StoragePacketHeader.byteCount),
-        version: version)
+      fields = try SCSIOutcomeFields(
+        parsing: payload.extracting(droppingFirst: StoragePacketHeader.byteCount))
     } catch {
       return .failure(.malformed(error))
     }
-    guard request.srbStatus.code == .success, request.scsiStatus == .good else {
-      return .failure(.failed(request.srbStatus, request.scsiStatus, request.sense))
+    guard fields.srbStatus.code == .success, fields.scsiStatus == .good else {
+      return .failure(Self.failure(payload))
     }
     // The length is the host's word; it can't have moved more than it was given.
-    return .success(min(Int(request.transferLength), asked))
+    return .success(min(Int(fields.transferLength), asked))
+  }
+
+  /// Nothing of a completion lies in the fields that the long form of a request has more.
+  @usableFromInline
+  static func failure(_ payload: RawSpan) -> StorageError {
+    do throws(WireError) {
+      let request = try SCSIRequest.Short(
+        parsing: payload.extracting(droppingFirst: StoragePacketHeader.byteCount)
+      ).request
+      return .failed(request.srbStatus, request.scsiStatus, request.sense)
+    } catch {
+      return .malformed(error)
+    }
   }
 
   @usableFromInline

@@ -30,7 +30,7 @@ extension StorageQueue {
         startup = next
         try perform(step)
       } else {
-        let result = Self.outcome(channel.payload(of: packet), version, asked: byteCount)
+        let result = Self.outcome(channel.payload(of: packet), packetByteCount, asked: byteCount)
         // A private copy: the host may see the buffer, and change it while it is looked at.
         var copy = InlineArray<256, UInt8>(repeating: 0)
         let moved = min((try? result.get()) ?? 0, copy.count)

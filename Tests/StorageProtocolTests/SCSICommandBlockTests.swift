@@ -61,6 +61,13 @@ import VMBus
     #expect(answer.exponents == 3 && answer.provisioning == 0xC0)
   }
 
+  @Test func theStartOfAnOutcome() throws {
+    let bytes: [UInt8] = [52, 0, 0x84, 0x02, 0, 0, 0, 3, 16, 20, 1, 0, 0x04, 0x03, 0x02, 0x01]
+    let fields = try SCSIOutcomeFields(parsing: unsafe bytes.span.bytes)
+    #expect(fields.srbStatus.rawValue == 0x84 && fields.scsiStatus == .checkCondition)
+    #expect(fields.transferLength == 0x0102_0304)
+  }
+
   @Test func controlPackets() {
     let create = StorageNegotiation.createSubchannels(0x0203)
     let bytes = create.indices.map { create[$0] }
