@@ -252,7 +252,13 @@ public final class StorageController: Sendable {
     let channels = channels
     let unit = StorageUnit(information, lun: lun) { channels.hand($0) }
     let disk = BlockDevice(self, unit)
-    state.withLock { $0.disks[lun] = disk }
+    // Two scans at the same time may find it both.
+    let isFirst = state.withLock { state in
+      guard state.disks[lun] == nil else { return false }
+      state.disks[lun] = disk
+      return true
+    }
+    guard isFirst else { return }
     if let reason = life.endReason { unit.end(reason) }
     tell(.added(disk))
   }

@@ -28,7 +28,8 @@ public enum StorageError: Error, Equatable, Sendable {
   case failed(SRBStatus, SCSIStatus, SCSISense?)
   /// Success, but not for all bytes.
   case shortTransfer(asked: Int, moved: Int)
-  /// No completion in time. The memory stays the device's until it comes.
+  /// No completion in time. The memory stays the device's until it comes. Whether the request is
+  /// executed yet, and when, is not known: a write may still reach the disk, after a later one.
   case timedOut
   /// The completion's bytes broke the protocol.
   case malformed(WireError)

@@ -346,7 +346,9 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     case .malformed, .unexpectedOperation: channel.counters.malformed &+= 1
     case .failed(_, _, let sense?) where sense.code == 0x2A && sense.qualifier == 0x09:
       events.insert(.capacityChanged)
-    case .failed(_, _, let sense?) where sense.key == .unitAttention && sense.code == 0x3F:
+    // Mode parameters or capabilities changed, and what the unit is.
+    case .failed(_, _, let sense?)
+    where sense.key == .unitAttention && (sense.code == 0x2A || sense.code == 0x3F):
       events.insert(.unitsChanged)
     case .failed where error.isUnitGone: events.insert(.unitsChanged)
     default: break

@@ -138,10 +138,12 @@ import Testing
     let machine = try await Self.controller()
     let events = machine.controller.events()
     let disk = try machine.controller.disk(0)
-    machine.shared.control.withLock { $0.readOnly = true }
-    // UNIT ATTENTION, mode parameters changed, is none of the codes that tell of a change; a
-    // change of the bus is.
-    machine.tell([11, 0, 0, 0])
+    machine.shared.control.withLock {
+      $0.readOnly = true
+      // UNIT ATTENTION, mode parameters changed.
+      $0.failures = [check(6, 0x2A, 1)]
+    }
+    _ = try await disk.read(at: 0, count: 1)
     guard case .changed(let changed) = try await Self.next(events) else { throw NoValue() }
     #expect(changed === disk)
     await #expect(throws: StorageError.readOnly) { try await disk.write(at: 0, [1]) }
