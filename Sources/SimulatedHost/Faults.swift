@@ -14,6 +14,12 @@ public enum ChannelFault: Sendable, Equatable {
   case invent
   /// It comes later by so many nanoseconds.
   case delay(UInt64)
+  /// It is followed by bytes that nobody asked for.
+  case long
+  /// It ends in the middle of its header.
+  case short
+  /// The device does nothing for so many nanoseconds after it.
+  case stall(UInt64)
   /// The ring is overwritten with nonsense instead.
   case garbage
   /// The host takes the device back.
@@ -36,8 +42,8 @@ public struct FaultPlan: Sendable, Equatable {
     self.count = count
   }
 
-  /// Reads `FAULT[:after=N][:count=N][:ms=N]`, where FAULT is drop, twice, invent, delay, garbage,
-  /// rescind or crash. Returns nil for other text.
+  /// Reads `FAULT[:after=N][:count=N][:ms=N]`, where FAULT is drop, twice, invent, delay, long,
+  /// short, stall, garbage, rescind or crash. Returns nil for other text.
   public init?(_ text: String) {
     let parts = text.split(separator: ":")
     guard let name = parts.first else { return nil }
@@ -53,7 +59,8 @@ public struct FaultPlan: Sendable, Equatable {
     let known: [Substring: ChannelFault] = [
       "drop": .drop, "twice": .twice, "invent": .invent, "garbage": .garbage, "crash": .crash,
       "rescind": .rescind,
-      "delay": .delay(milliseconds * 1_000_000),
+      "delay": .delay(milliseconds * 1_000_000), "long": .long, "short": .short,
+      "stall": .stall(milliseconds * 1_000_000),
     ]
     guard let fault = known[name] else { return nil }
     self.init(fault, after: numbers["after"] ?? 0, count: numbers["count"] ?? 1)

@@ -20,10 +20,17 @@ public struct HostChannel: ~Copyable {
   private var faults: ChannelFaults
   private let capture: Capture?
   public let request: OpenRequest
+  /// Which of the host's guests has opened it.
+  public let guest: Int
+  /// 0 is the primary channel.
+  public let subchannelIndex: UInt16
+  /// Until then the host does nothing, because a test asked for it.
+  private var stalledUntil: UInt64 = 0
 
   init(
     _ request: OpenRequest, memory: GuestMemory, synIC: GuestSynIC, state: HostChannelState,
-    faults: ChannelFaults, capture: Capture?, maximumPacketByteCount: Int = 65536
+    faults: ChannelFaults, capture: Capture?, guest: Int = 0, subchannelIndex: UInt16 = 0,
+    maximumPacketByteCount: Int = 65536
   ) throws(RingError) {
     let split = Int(request.downstreamPageOffset) * 4096
     let total = request.ringPages.count * 4096
@@ -41,6 +48,8 @@ public struct HostChannel: ~Copyable {
     self.faults = faults
     self.capture = capture
     self.request = request
+    self.guest = guest
+    self.subchannelIndex = subchannelIndex
   }
 
   deinit { state.release() }
@@ -51,7 +60,7 @@ public struct HostChannel: ~Copyable {
   /// The next packet of the guest, copied out, or nil when there is none.
   public mutating func receive() throws(RingError) -> Packet? {
     // Whatever still lies in the ring: the guest's memory is not touched any more.
-    if isClosed { return nil }
+    if isClosed || isStalled { return nil }
     let packet = try consumer.receive(into: &buffer)
     if let packet, let capture { record(packet, in: capture) }
     return packet
@@ -88,6 +97,13 @@ public struct HostChannel: ~Copyable {
       try write(.completion, payload, transactionID)
     case .delay(let nanoseconds):
       faults.hold(payload, transactionID, until: MonotonicClock.now() &+ nanoseconds)
+    case .long:
+      try writeLong(payload, transactionID)
+    case .short:
+      try write(.completion, payload.extracting(first: min(payload.byteCount, 8)), transactionID)
+    case .stall(let nanoseconds):
+      try write(.completion, payload, transactionID)
+      stalledUntil = MonotonicClock.now() &+ nanoseconds
     case .garbage:
       scribble()
     case .rescind:
@@ -96,6 +112,27 @@ public struct HostChannel: ~Copyable {
       crashProcess()
     }
   }
+
+  /// Asks the host for subchannels of this primary channel, for this guest only. They are offered
+  /// soon, and go with it.
+  public func offerSubchannels(_ count: UInt16) { state.offerSubchannels(count) }
+
+  /// A completion that is far longer than what was asked with.
+  private mutating func writeLong(
+    _ payload: RawSpan, _ transactionID: UInt64
+  ) throws(RingError) {
+    var long = InlineArray<512, UInt8>(repeating: 0xA5)
+    for index in 0..<min(payload.byteCount, long.count) {
+      long[index] = unsafe payload.unsafeLoad(fromByteOffset: index, as: UInt8.self)
+    }
+    let span = long.span
+    guard try hasRoom(forPayload: long.count) else {
+      return try write(.completion, payload, transactionID)
+    }
+    try write(.completion, unsafe span.bytes, transactionID)
+  }
+
+  private var isStalled: Bool { stalledUntil != 0 && MonotonicClock.now() < stalledUntil }
 
   /// Sends what the guest did not ask for.
   public mutating func send(_ payload: RawSpan) throws(RingError) {
@@ -136,6 +173,8 @@ public struct HostChannel: ~Copyable {
   public mutating func arm(untilRoomFor byteCount: Int? = nil) -> Bool {
     flush()
     if isClosed { return true }
+    // The deadline wakes us.
+    if isStalled { return false }
     do throws(RingError) {
       if let byteCount {
         // Without room for an answer, requests that wait are no reason to stay awake.
@@ -152,11 +191,14 @@ public struct HostChannel: ~Copyable {
 
   // MARK: - Faults
 
-  /// When a held completion is due.
-  public var nextDeadline: UInt64 { faults.nextDeadline }
+  /// When a held completion is due, or a pause is over.
+  public var nextDeadline: UInt64 {
+    min(faults.nextDeadline, stalledUntil == 0 ? .max : stalledUntil)
+  }
 
   /// Sends the held completions that are due.
   public mutating func releaseHeld(now: UInt64) throws(RingError) {
+    if stalledUntil <= now { stalledUntil = 0 }
     while let (payload, transactionID) = faults.due(now: now) {
       try write(.completion, unsafe payload.span.bytes, transactionID)
     }
@@ -180,12 +222,16 @@ public final class HostChannelState: @unchecked Sendable {
   private let released: @Sendable () -> Void
   /// The device asks the host to take it back from all guests.
   let rescind: @Sendable () -> Void
+  let offerSubchannels: @Sendable (UInt16) -> Void
 
   init(
     _ mapping: consuming MappedMemory, split: Int, wake: @escaping @Sendable () -> Void,
-    rescind: @escaping @Sendable () -> Void, released: @escaping @Sendable () -> Void
+    rescind: @escaping @Sendable () -> Void,
+    offerSubchannels: @escaping @Sendable (UInt16) -> Void = { _ in },
+    released: @escaping @Sendable () -> Void
   ) {
     self.rescind = rescind
+    self.offerSubchannels = offerSubchannels
     self.mapping = mapping
     self.split = split
     self.wake = wake

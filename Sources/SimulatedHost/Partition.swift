@@ -14,22 +14,24 @@ import VMBus
 final class Partition: @unchecked Sendable {
   // Touched on the control thread only.
   let number: Int
-  private unowned let host: HostCore
+  unowned let host: HostCore
   private let socket: PacketSocket
-  private let logger: Logger
+  let logger: Logger
   private var memory: GuestMemory?
   private var isolation = MachineIsolation.none
   private var synICs: [GuestSynIC] = []
-  private var server: ControlServer
+  var server: ControlServer
   private var doorbells: [UInt32: DoorbellBox] = [:]
-  private var channels: [ChannelID: OpenedChannel] = [:]
+  var channels: [ChannelID: OpenedChannel] = [:]
   /// Channels whose device goes as soon as it has let go of the guest's memory.
-  private var revoking: Set<ChannelID> = []
-  private var deviceOf: [ChannelID: Int] = [:]
+  var revoking: Set<ChannelID> = []
+  var deviceOf: [ChannelID: Int] = [:]
+  /// The primary channel of each subchannel.
+  var primaries: [ChannelID: ChannelID] = [:]
   private var isGone = false
   static let maximumDoorbells = 4096
 
-  private struct OpenedChannel {
+  struct OpenedChannel {
     let state: HostChannelState
     let connectionID: UInt32
   }
@@ -191,7 +193,7 @@ final class Partition: @unchecked Sendable {
     return .success
   }
 
-  private func perform(_ actions: [ServerAction]) {
+  func perform(_ actions: [ServerAction]) {
     for action in actions {
       switch action {
       case .post(let message, let targetVP): post(message, to: targetVP)
@@ -208,7 +210,9 @@ final class Partition: @unchecked Sendable {
       case .modify(let channel, _):
         // Interrupts of any processor are the guest's affair; the flag is what counts here.
         perform(server.modifyCompleted(channel, .success))
-      case .released(let channel): deviceOf[channel] = nil
+      case .released(let channel):
+        deviceOf[channel] = nil
+        primaries[channel] = nil
       case .refused(let error):
         host.countRefusal()
         logger.warning("refused: \(error)")
@@ -255,28 +259,10 @@ final class Partition: @unchecked Sendable {
     do throws(ControlError) {
       let (id, actions) = try server.offer(device.vsp.offer)
       deviceOf[id] = index
+      primaries[id] = nil
       perform(actions)
     } catch {
       logger.error("device can't be offered: \(error)")
-    }
-  }
-
-  /// The device goes. An open channel ends first: the guest is told when its memory is not
-  /// touched any more.
-  func revoke(device index: Int) {
-    for (id, device) in deviceOf where device == index && !revoking.contains(id) {
-      if let channel = channels[id] {
-        revoking.insert(id)
-        channel.state.close()
-      } else {
-        finishRevoke(id)
-      }
-    }
-  }
-
-  private func finishRevoke(_ id: ChannelID) {
-    do throws(ControlError) { perform(try server.revoke(id)) } catch {
-      logger.debug("device can't be revoked: \(error)")
     }
   }
 
@@ -293,12 +279,17 @@ final class Partition: @unchecked Sendable {
     do {
       let mapping = try memory.map(request.ringPages, in: view)
       let box = try doorbell(request.connectionID)
-      let (control, worker, number) = (host.control, host.worker(for: index), number)
       let id = request.channel
+      let subchannel = server.offers.first { $0.channelID == id }?.subchannelIndex ?? 0
+      let (control, number) = (host.control, number)
+      let worker = host.worker(for: index + Int(subchannel))
       let state = HostChannelState(
         mapping, split: Int(request.downstreamPageOffset) * 4096,
         wake: { worker.post {} },
         rescind: { [weak host] in host?.revoke(index) },
+        offerSubchannels: { [weak self] count in
+          control.post { [weak self] in self?.offerSubchannels(of: id, count: count) }
+        },
         released: { [weak self] in
           worker.unwatch(box.event.rawValue)
           control.post { [weak self] in self?.closed(id) }
@@ -307,7 +298,8 @@ final class Partition: @unchecked Sendable {
       do throws(RingError) {
         channel = try HostChannel(
           request, memory: memory, synIC: synICs[Int(request.targetVP)], state: state,
-          faults: ChannelFaults(device.faults), capture: host.configuration.capture)
+          faults: ChannelFaults(device.faults), capture: host.configuration.capture,
+          guest: number, subchannelIndex: subchannel)
       } catch {
         logger.warning("channel \(id) refused: \(error)")
         return .unsuccessful
@@ -326,7 +318,8 @@ final class Partition: @unchecked Sendable {
   private func close(_ id: ChannelID) {
     guard let channel = channels[id] else {
       // Its device has let go before: the ring was corrupt.
-      return perform(server.closeCompleted(id))
+      perform(server.closeCompleted(id))
+      return revokeSubchannels(of: id)
     }
     channel.state.close()
   }
@@ -336,10 +329,11 @@ final class Partition: @unchecked Sendable {
     guard let channel = channels.removeValue(forKey: id) else { return }
     doorbells[channel.connectionID] = nil
     let state = channel.state
-    if revoking.remove(id) != nil {
-      finishRevoke(id)
+    if revoking.contains(id) {
+      finishRevokes()
     } else if state.isClosed.load(ordering: .relaxed) {
       perform(server.closeCompleted(id))
+      revokeSubchannels(of: id)
     } else {
       host.countRefusal()
       logger.warning("channel \(id): the guest broke its protocol, it is served no more")

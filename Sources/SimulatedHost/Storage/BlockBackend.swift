@@ -6,6 +6,7 @@
 public protocol BlockBackend: ~Copyable, Sendable {
   /// What the disk is called in errors and listings.
   var name: String { get }
+  /// It may change while workers use the disk: see `refresh`.
   var byteCount: UInt64 { get }
   var isReadOnly: Bool { get }
 
@@ -15,6 +16,26 @@ public protocol BlockBackend: ~Copyable, Sendable {
   func write(at offset: UInt64, from source: RawSpan) throws(BlockError)
   /// Returns when everything written before is on stable storage.
   func flush() throws(BlockError)
+
+  /// Makes `count` bytes from `offset` on read as zeros, and gives back the room that they took
+  /// where that is possible.
+  func discard(at offset: UInt64, count: UInt64) throws(BlockError)
+  /// Whether the bytes at `offset` take room, and how many bytes from there on are alike. Offsets
+  /// on the disk only.
+  func allocation(at offset: UInt64) throws(BlockError) -> BlockAllocation
+  /// Looks at the size anew. Returns whether it has changed.
+  func refresh() throws(BlockError) -> Bool
+}
+
+/// A run of bytes that all take room, or that all take none.
+public struct BlockAllocation: Equatable, Sendable {
+  public var isAllocated: Bool
+  public var byteCount: UInt64
+
+  public init(isAllocated: Bool, byteCount: UInt64) {
+    self.isAllocated = isAllocated
+    self.byteCount = byteCount
+  }
 }
 
 /// Why bytes of a disk could not be moved.
@@ -31,8 +52,26 @@ public enum BlockError: Error, Equatable, Sendable {
 extension BlockBackend where Self: ~Copyable {
   /// Throws unless `count` bytes at `offset` lie on the disk.
   func check(_ offset: UInt64, _ count: Int) throws(BlockError) {
-    guard count >= 0, offset <= byteCount, UInt64(count) <= byteCount &- offset else {
-      throw .outOfRange
+    guard count >= 0 else { throw .outOfRange }
+    try check(offset, UInt64(count))
+  }
+
+  func check(_ offset: UInt64, _ count: UInt64) throws(BlockError) {
+    // Once: it may change meanwhile.
+    let byteCount = byteCount
+    guard offset <= byteCount, count <= byteCount &- offset else { throw .outOfRange }
+  }
+
+  /// Writes zeros, piece by piece: for what can't be given back.
+  func writeZeros(at offset: UInt64, count: UInt64) throws(BlockError) {
+    let zeros = InlineArray<4096, UInt8>(repeating: 0)
+    let bytes = zeros.span
+    var done: UInt64 = 0
+    while done < count {
+      let piece = Int(min(count &- done, 4096))
+      // Safe: any bit pattern is a UInt8.
+      try write(at: offset &+ done, from: unsafe bytes.bytes.extracting(first: piece))
+      done &+= UInt64(piece)
     }
   }
 

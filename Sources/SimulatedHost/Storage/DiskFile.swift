@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CLinux
 import Glibc
+import Synchronization
 
-/// A disk in a raw file or on a block device.
+/// A disk in a raw file, sparse or not, or on a block device.
 public struct DiskFile: BlockBackend, ~Copyable {
   public let name: String
-  public let byteCount: UInt64
   public let isReadOnly: Bool
   private let descriptor: Int32
+  private let size: Atomic<UInt64>
+
+  /// As of the last look.
+  public var byteCount: UInt64 { size.load(ordering: .relaxed) }
 
   /// Opens `path`, whose size must be a multiple of 512 bytes.
   public init(path: String, readOnly: Bool = false) throws(DiskImageError) {
@@ -18,12 +23,14 @@ public struct DiskFile: BlockBackend, ~Copyable {
     guard opened >= 0 else {
       throw DiskImageError(name: path, opening: errno, readOnly: readOnly)
     }
+    let byteCount: UInt64
     do throws(DiskImageError) {
       byteCount = try DiskFile.size(of: opened, path)
     } catch {
       close(opened)
       throw error
     }
+    size = Atomic(byteCount)
     name = path
     isReadOnly = readOnly
     descriptor = opened
@@ -105,6 +112,50 @@ public struct DiskFile: BlockBackend, ~Copyable {
   public func flush() throws(BlockError) {
     guard !isReadOnly else { return }
     guard retrying({ fdatasync(descriptor) }) == 0 else { throw .system(errno) }
+  }
+
+  public func discard(at offset: UInt64, count: UInt64) throws(BlockError) {
+    guard !isReadOnly else { throw .readOnly }
+    try check(offset, count)
+    guard count > 0 else { return }
+    let (start, length) = (Int64(truncatingIfNeeded: offset), Int64(truncatingIfNeeded: count))
+    let result = retrying { vmbus_punch_hole(descriptor, start, length) }
+    if result == 0 { return }
+    // Not every file system has holes.
+    guard errno == EOPNOTSUPP || errno == ENOSYS else { throw .system(errno) }
+    try writeZeros(at: offset, count: count)
+  }
+
+  public func allocation(at offset: UInt64) throws(BlockError) -> BlockAllocation {
+    try check(offset, 1)
+    let end = byteCount
+    let start = Int64(truncatingIfNeeded: offset)
+    let data = vmbus_seek_data(descriptor, start)
+    // From there on there are only holes.
+    if data < 0, errno == ENXIO {
+      return BlockAllocation(isAllocated: false, byteCount: end &- offset)
+    }
+    // A block device, or a file system that does not tell: all of it takes room.
+    guard data >= 0 else { return BlockAllocation(isAllocated: true, byteCount: end &- offset) }
+    let next = data > start ? data : vmbus_seek_hole(descriptor, start)
+    guard next > start else {
+      return BlockAllocation(isAllocated: true, byteCount: end &- offset)
+    }
+    return BlockAllocation(
+      isAllocated: data == start, byteCount: min(UInt64(next), end) &- offset)
+  }
+
+  public func refresh() throws(BlockError) -> Bool {
+    do throws(DiskImageError) {
+      let now = try DiskFile.size(of: descriptor, name)
+      return size.exchange(now, ordering: .relaxed) != now
+    } catch {
+      guard case .system(_, let number) = error.reason else {
+        // Empty, or no whole number of sectors: while it is being written, say.
+        return false
+      }
+      throw .system(number)
+    }
   }
 }
 

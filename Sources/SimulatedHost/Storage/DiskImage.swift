@@ -63,6 +63,27 @@ public enum DiskImage: BlockBackend, ~Copyable {
     case .memory(let memory): try memory.flush()
     }
   }
+
+  public func discard(at offset: UInt64, count: UInt64) throws(BlockError) {
+    switch self {
+    case .file(let file): try file.discard(at: offset, count: count)
+    case .memory(let memory): try memory.discard(at: offset, count: count)
+    }
+  }
+
+  public func allocation(at offset: UInt64) throws(BlockError) -> BlockAllocation {
+    switch self {
+    case .file(let file): try file.allocation(at: offset)
+    case .memory(let memory): try memory.allocation(at: offset)
+    }
+  }
+
+  public func refresh() throws(BlockError) -> Bool {
+    switch self {
+    case .file(let file): try file.refresh()
+    case .memory(let memory): try memory.refresh()
+    }
+  }
 }
 
 /// Why an image can't serve as a disk, in one line for the operator.

@@ -56,4 +56,30 @@ public struct DiskMemory: BlockBackend, ~Copyable, @unchecked Sendable {
   }
 
   public func flush() throws(BlockError) {}
+
+  public func discard(at offset: UInt64, count: UInt64) throws(BlockError) {
+    guard !isReadOnly else { throw .readOnly }
+    try check(offset, count)
+    let start = Int(truncatingIfNeeded: offset)
+    let end = start &+ Int(truncatingIfNeeded: count)
+    // Whole pages are given back to the system, which has zeros for the next look.
+    let firstPage = (start &+ 4095) & ~4095
+    let lastPage = end & ~4095
+    guard firstPage < lastPage else { return try writeZeros(at: offset, count: count) }
+    try writeZeros(at: offset, count: UInt64(firstPage &- start))
+    try writeZeros(at: UInt64(lastPage), count: UInt64(end &- lastPage))
+    guard let base = unsafe memory.baseAddress else { return }
+    // Safe: the range was checked, and private anonymous pages read as zeros after this.
+    guard unsafe madvise(base + firstPage, lastPage &- firstPage, MADV_DONTNEED) == 0 else {
+      throw .system(errno)
+    }
+  }
+
+  /// What takes room is not known.
+  public func allocation(at offset: UInt64) throws(BlockError) -> BlockAllocation {
+    try check(offset, 1)
+    return BlockAllocation(isAllocated: true, byteCount: byteCount &- offset)
+  }
+
+  public func refresh() throws(BlockError) -> Bool { false }
 }

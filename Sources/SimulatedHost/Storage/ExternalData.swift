@@ -56,6 +56,30 @@ extension ExternalData where Self: ~Copyable & ~Escapable {
   }
 }
 
+extension ExternalData where Self: ~Copyable & ~Escapable {
+  /// Copies `count` bytes of the range, from `offset` on, to the start of `bytes`: for what is
+  /// looked at more than once.
+  @_lifetime(self: copy self)
+  @_lifetime(bytes: copy bytes)
+  mutating func read(
+    into bytes: inout MutableRawSpan, count: Int, at offset: Int = 0
+  ) throws(ExternalDataError) {
+    var done = 0
+    while done < min(count, bytes.byteCount) {
+      let piece = try segment(
+        at: offset &+ done, maximum: min(count, bytes.byteCount) &- done)
+      let found = piece.byteCount
+      guard found > 0 else { throw .outOfRange(offset: offset &+ done, byteCount: offset) }
+      for index in 0..<found {
+        // Safe: any bit pattern is a UInt8; the spans check the bounds.
+        let byte = unsafe piece.bytes.unsafeLoad(fromByteOffset: index, as: UInt8.self)
+        bytes.storeBytes(of: byte, toByteOffset: done &+ index, as: UInt8.self)
+      }
+      done &+= found
+    }
+  }
+}
+
 /// What a packet without a GPA range carries.
 public struct NoExternalData: ExternalData, Sendable {
   public init() {}

@@ -5,8 +5,8 @@ import VMBus
 
 /// The data of a command that describes a device, built on the stack.
 struct SCSIAnswer {
-  // The longest answer is the page of block limits.
-  private var bytes = InlineArray<64, UInt8>(repeating: 0)
+  // The longest answers are the pages of block limits and of block device characteristics.
+  private(set) var bytes = InlineArray<64, UInt8>(repeating: 0)
   private(set) var count = 0
 
   init() {}
@@ -26,36 +26,90 @@ struct SCSIAnswer {
     count &+= 1
   }
 
+  mutating func appendShort(_ value: UInt16) {
+    append(UInt8(truncatingIfNeeded: value >> 8))
+    append(UInt8(truncatingIfNeeded: value))
+  }
+
+  mutating func appendWord(_ value: UInt32) {
+    appendShort(UInt16(truncatingIfNeeded: value >> 16))
+    appendShort(UInt16(truncatingIfNeeded: value))
+  }
+
+  mutating func appendLong(_ value: UInt64) {
+    appendWord(UInt32(truncatingIfNeeded: value >> 32))
+    appendWord(UInt32(truncatingIfNeeded: value))
+  }
+
+  mutating func appendZeros(upTo end: Int) {
+    while count < min(end, bytes.count) { append(0) }
+  }
+
   /// Copies as much as the command and the request allow to the start of the data.
   func deliver<Data: ExternalData & ~Copyable & ~Escapable>(
     allocationLength: UInt32, limit: UInt32, to data: inout Data
   ) -> SCSIOutcome {
-    let moved = min(UInt32(truncatingIfNeeded: count), allocationLength, limit)
-    let span = bytes.span
+    var stream = SCSIStream(room: Int(min(allocationLength, limit)))
     do throws(ExternalDataError) {
-      // Safe: any bit pattern is a UInt8.
-      try data.write(unsafe span.bytes.extracting(first: Int(moved)), at: 0)
-      return .good(moved)
+      try stream.append(self, to: &data)
+      return .good(stream.moved)
     } catch {
       return .invalidRequest
     }
   }
 }
 
+/// An answer that is longer than the stack should hold: pieces of it, cut at the end of the room.
+struct SCSIStream {
+  private let room: Int
+  /// Where the next piece begins.
+  private(set) var end = 0
+
+  init(room: Int) { self.room = room }
+
+  var hasRoom: Bool { end < room }
+  /// Bytes that were moved, once every piece has been put.
+  var moved: UInt32 { UInt32(truncatingIfNeeded: min(end, room)) }
+
+  mutating func skip(_ count: Int) { end &+= count }
+
+  mutating func append<Data: ExternalData & ~Copyable & ~Escapable>(
+    _ piece: SCSIAnswer, to data: inout Data
+  ) throws(ExternalDataError) {
+    try put(piece, at: end, to: &data)
+    end &+= piece.count
+  }
+
+  func put<Data: ExternalData & ~Copyable & ~Escapable>(
+    _ piece: SCSIAnswer, at offset: Int, to data: inout Data
+  ) throws(ExternalDataError) {
+    let count = min(piece.count, room &- offset)
+    guard count > 0 else { return }
+    let span = piece.bytes.span
+    // Safe: any bit pattern is a UInt8.
+    try data.write(unsafe span.bytes.extracting(first: count), at: offset)
+  }
+}
+
 extension SCSIDisk {
   /// The commands that tell about the disk.
+  @inline(never)
   func describe<Data: ExternalData & ~Copyable & ~Escapable>(
-    _ command: SCSICommand, limit: UInt32, maximumTransfer: UInt32, data: inout Data
+    _ command: DiskCommand, for client: SCSIClient, limit: UInt32, maximumTransfer: UInt32,
+    data: inout Data
   ) -> SCSIOutcome {
-    let answer: SCSIAnswer?
+    let answer: SCSIAnswer
     let allocation: UInt32
     switch command {
     case .inquiry(let vitalProductData, let page, let length):
       allocation = length
-      answer =
+      guard vitalProductData || page == 0 else { return .invalidField(byte: 2) }
+      let found =
         vitalProductData
         ? vitalProductPage(page, maximumTransfer: maximumTransfer)
-        : page == 0 ? SCSIAnswer(SCSIDisk.inquiryData) : nil
+        : SCSIAnswer(SCSIDisk.inquiryData)
+      guard let found else { return .invalidField(byte: 2) }
+      answer = found
     case .readCapacity10:
       allocation = .max
       answer = SCSIAnswer(capacity10)
@@ -65,30 +119,53 @@ extension SCSIDisk {
     case .modeSense(let sense):
       guard sense.control != 3 else { return .check(.savingUnsupported) }
       allocation = sense.allocationLength
-      answer = modePages(sense)
+      guard let pages = modePages(sense) else { return .invalidField(byte: 2, bit: 5) }
+      answer = pages
     case .requestSense(let descriptorFormat, let length):
-      // Errors are told with the command that had them, so none is ever left to ask for.
       allocation = length
-      answer = descriptorFormat ? nil : SCSIAnswer(FixedSenseData(.none))
+      answer = senseData(descriptorFormat, for: client)
+    case .supportedCommands(let request):
+      return reportCommands(request, limit: limit, to: &data)
     default:
       return .check(.unknownCommand)
     }
-    guard let answer else { return .check(.invalidField) }
     return answer.deliver(allocationLength: allocation, limit: limit, to: &data)
+  }
+
+  /// Errors are told with the command that had them: what is left to ask for is the state.
+  private func senseData(_ descriptorFormat: Bool, for client: SCSIClient) -> SCSIAnswer {
+    var sense = SCSISense.none
+    if let attention = client.takeAttention() {
+      sense = attention.sense
+    } else if currentMode.contains(.stopped) {
+      sense = .stopped
+    }
+    let bytes = SenseBytes(sense, descriptorFormat: descriptorFormat)
+    var answer = SCSIAnswer()
+    for index in 0..<bytes.count { answer.append(bytes.bytes[index]) }
+    return answer
   }
 
   private var capacity10: Capacity10 {
     var capacity = Capacity10()
-    capacity.lastBlock = UInt32(clamping: blockCount &- 1)
+    capacity.lastBlock = UInt32(clamping: lastBlock)
     capacity.blockSize = UInt32(blockSize.rawValue)
     return capacity
   }
 
   private var capacity16: Capacity16 {
     var capacity = Capacity16()
-    capacity.lastBlock = blockCount &- 1
+    capacity.lastBlock = lastBlock
     capacity.blockSize = UInt32(blockSize.rawValue)
+    capacity.exponents = physicalExponent
+    // Blocks can be given back (LBPME), and read as zeros then (LBPRZ).
+    capacity.provisioning = isThin ? 0xC0 : 0
     return capacity
+  }
+
+  private var lastBlock: UInt64 {
+    let blockCount = blockCount
+    return blockCount == 0 ? 0 : blockCount &- 1
   }
 
   /// What Hyper-V's own disks say, since guests recognize them by these names.
@@ -105,79 +182,5 @@ extension SCSIDisk {
     ]
     inquiry.revision = [0x31, 0x2E, 0x30, 0x20]
     return inquiry
-  }
-
-  private func vitalProductPage(_ page: UInt8, maximumTransfer: UInt32) -> SCSIAnswer? {
-    switch page {
-    case 0x00:
-      var answer = SCSIAnswer(VitalProductDataHeader(page: page, length: 4))
-      answer.append(0x00)
-      answer.append(0x80)
-      answer.append(0x83)
-      answer.append(0xB0)
-      return answer
-    case 0x80:
-      // The serial number: the identity's bytes in hexadecimal.
-      var answer = SCSIAnswer(VitalProductDataHeader(page: page, length: 32))
-      for index in identity.wireBytes.indices {
-        answer.append(SCSIDisk.digit(identity.wireBytes[index] >> 4))
-        answer.append(SCSIDisk.digit(identity.wireBytes[index] & 0xF))
-      }
-      return answer
-    case 0x83:
-      // One designator: binary (1), NAA (3), 8 bytes, locally assigned (3 in the high bits).
-      var answer = SCSIAnswer(VitalProductDataHeader(page: page, length: 12))
-      answer.append(0x01)
-      answer.append(0x03)
-      answer.append(0x00)
-      answer.append(0x08)
-      for index in 0..<8 {
-        let mixed = identity.wireBytes[index] ^ identity.wireBytes[index &+ 8]
-        answer.append(index == 0 ? 0x30 | mixed & 0xF : mixed)
-      }
-      return answer
-    case 0xB0:
-      var limits = BlockLimits()
-      limits.maximumTransfer = maximumTransfer / UInt32(blockSize.rawValue)
-      limits.optimalTransfer = limits.maximumTransfer
-      limits.optimalGranularity = UInt16(4096 / blockSize.rawValue)
-      return SCSIAnswer(limits)
-    default:
-      return nil
-    }
-  }
-
-  private static func digit(_ value: UInt8) -> UInt8 {
-    value < 10 ? 0x30 &+ value : 0x61 &+ value &- 10
-  }
-
-  /// The caching page, alone or as all pages.
-  private func modePages(_ sense: SCSIModeSense) -> SCSIAnswer? {
-    let isKnown =
-      switch sense.page {
-      case 0x08: sense.subpage == 0
-      case 0x3F: sense.subpage == 0 || sense.subpage == 0xFF
-      default: false
-      }
-    guard isKnown else { return nil }
-    var parameters: SCSIModeParameters = .forcedAccess
-    if image.isReadOnly { parameters.formUnion(.writeProtected) }
-    var page = CachingPage()
-    // Control 1 asks for the bits that MODE SELECT could change: none.
-    page.options = sense.control == 1 ? 0 : CachingPage.writeCache
-    var answer = SCSIAnswer()
-    if sense.isLong {
-      var header = ModeHeader10()
-      header.length = UInt16(ModeHeader10.byteCount + CachingPage.byteCount - 2)
-      header.parameters = parameters
-      answer.append(header)
-    } else {
-      var header = ModeHeader6()
-      header.length = UInt8(ModeHeader6.byteCount + CachingPage.byteCount - 1)
-      header.parameters = parameters
-      answer.append(header)
-    }
-    answer.append(page)
-    return answer
   }
 }

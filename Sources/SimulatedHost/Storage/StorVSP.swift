@@ -1,24 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import Platform
-import StorageProtocol
+public import StorageProtocol
+import Synchronization
 public import VMBus
 
-/// A SCSI controller that guests can be offered.
+/// A SCSI controller that guests can be offered. Disks can come and go while guests use it.
 public final class StorVSP: VSP {
-  let controller: SCSIController
+  let core: SCSICore
   public let offer: OfferChannel
   private let newestVersion: StorageVersion
+  private let maximumSubchannels: UInt16
+  private let guests = Lock(Guests())
+
+  /// Each guest by its number, and each open channel by a number of ours.
+  private struct Guests {
+    var nexuses: [Int: SCSINexus] = [:]
+    var servers: [Int: WorkerHandle<StorVSPServer>] = [:]
+    var opened = 0
+  }
 
   /// - Parameters:
   ///   - instance: the device's GUID, which guests see and keep.
   ///   - flags: the confidential flags, which only guests on a confidential connection see.
+  ///   - newestVersion: the newest that is accepted; others are answered with REVISION_MISMATCH.
+  ///   - maximumSubchannels: how many each guest may ask for.
   public init(
     _ controller: consuming SCSIController, instance: GUID, flags: OfferFlags = [],
-    newestVersion: StorageVersion = .windows81
+    newestVersion: StorageVersion = .windows81, maximumSubchannels: UInt16 = 0
   ) {
-    self.controller = controller
+    core = controller.core
     self.newestVersion = newestVersion
+    self.maximumSubchannels = maximumSubchannels
     var offer = OfferChannel()
     offer.interfaceID = DeviceClass.scsi.guid
     offer.instanceID = instance
@@ -27,75 +40,86 @@ public final class StorVSP: VSP {
   }
 
   public func open(_ channel: consuming sending HostChannel, on worker: Worker) {
-    _ = worker.attach(
-      StorVSPServer(
-        channel: channel, vsp: self, session: StorVSPSession(newestVersion: newestVersion)))
+    let (guest, isPrimary) = (channel.guest, channel.subchannelIndex == 0)
+    let (number, nexus) = guests.withLock { guests in
+      guests.opened += 1
+      // A primary channel is a new beginning. A subchannel without one is never ready.
+      let nexus = isPrimary ? SCSINexus() : guests.nexuses[guest] ?? SCSINexus()
+      if isPrimary { guests.nexuses[guest] = nexus }
+      return (guests.opened, nexus)
+    }
+    if isPrimary { core.join(nexus) }
+    let session =
+      isPrimary
+      ? StorVSPSession(newestVersion: newestVersion, maximumSubchannels: maximumSubchannels)
+      : .subchannel
+    let server = StorVSPServer(
+      channel: channel, target: SCSITarget(core, nexus: nexus), session: session)
+    // The end may come before the handle is known.
+    let handle = worker.attach(server) { [weak self] in
+      self?.ended(number, guest: guest, nexus: isPrimary ? nexus : nil)
+    }
+    guests.withLock { $0.servers[number] = handle }
+    // A disk that came meanwhile has not found this channel.
+    handle.perform { $0.refresh() }
   }
-}
 
-/// One guest's channel to a storage device.
-struct StorVSPServer: Pollable, ~Copyable {
-  private var channel: HostChannel
-  private let vsp: StorVSP
-  private var session: StorVSPSession
-  private var completion = StorVSPSession.Completion(repeating: 0)
-  private var waitsForRoom = false
-
-  init(channel: consuming HostChannel, vsp: StorVSP, session: StorVSPSession) {
-    self.channel = channel
-    self.vsp = vsp
-    self.session = session
+  private func ended(_ number: Int, guest: Int, nexus: SCSINexus?) {
+    guests.withLock { guests in
+      guests.servers[number] = nil
+      if let nexus, guests.nexuses[guest] === nexus { guests.nexuses[guest] = nil }
+    }
+    guard let nexus else { return }
+    nexus.setReady(nil)
+    core.leave(nexus)
   }
 
-  mutating func poll(budget: Int) -> Int? {
-    if channel.isClosed { return nil }
-    var work = 0
-    do {
-      while work < budget {
-        // Room for the answer first: a request that was taken is a request that is answered.
-        waitsForRoom = try !channel.hasRoom(forPayload: completion.count)
-        guard !waitsForRoom, let packet = try channel.receive() else { break }
-        work += 1
-        try serve(packet)
+  // MARK: - Disks, at any time and from any thread
+
+  /// The disks that are there.
+  public var units: [SCSIUnit] { core.listing }
+
+  /// Gives all guests a disk at a LUN, in place of what was there.
+  ///
+  /// Guests are asked to look at the controller anew (ENUMERATE_BUS). What is under way on a
+  /// disk that was there before still ends on it.
+  /// - Returns: false, and the disk is closed, if the controller has no such LUN.
+  @discardableResult
+  public func attach(_ disk: consuming SCSIDisk, lun: Int) -> Bool {
+    guard core.attach(LogicalUnit(disk), lun: lun) else { return false }
+    tellGuests()
+    return true
+  }
+
+  /// Takes a disk away from all guests; false if there is none at that LUN.
+  @discardableResult
+  public func detach(lun: Int) -> Bool {
+    guard core.detach(lun: lun) else { return false }
+    tellGuests()
+    return true
+  }
+
+  /// Looks at the images' sizes anew, and tells the guests if one has changed.
+  ///
+  /// - Returns: whether one has.
+  @discardableResult
+  public func rescan() -> Bool {
+    guard core.rescan() else { return false }
+    tellGuests()
+    return true
+  }
+
+  /// The faults of the disk at `lun`: calls `body` unless there is none.
+  public func withFaults(lun: Int, _ body: (borrowing StorageFaults) -> Void) {
+    core.withFaults(lun: lun, body)
+  }
+
+  private func tellGuests() {
+    for server in guests.withLock({ $0.servers.values }) {
+      server.perform {
+        $0.refresh()
+        $0.announceChange()
       }
-    } catch {
-      // A corrupt ring, or a guest that breaks the protocol beyond an answer: the device stops, as
-      // Hyper-V's does, until the channel is opened again.
-      return nil
     }
-    channel.flush()
-    return work == 0 && channel.isClosed ? nil : work
-  }
-
-  private mutating func serve(_ packet: Packet) throws {
-    let result: StorVSPSession.Result
-    if packet.type == .gpaDirect {
-      var data = try channel.externalData(of: packet)
-      result = try session.handle(
-        channel.payload(of: packet), isTransactional: packet.completionRequested, data: &data,
-        controller: vsp.controller, completion: &completion)
-    } else {
-      var data = NoExternalData()
-      result = try session.handle(
-        channel.payload(of: packet), isTransactional: packet.completionRequested, data: &data,
-        controller: vsp.controller, completion: &completion)
-    }
-    let bytes = completion.span
-    try channel.sendCompletion(
-      unsafe bytes.bytes.extracting(first: result.byteCount), transactionID: packet.transactionID)
-  }
-
-  mutating func arm() -> Bool {
-    channel.arm(untilRoomFor: waitsForRoom ? completion.count : nil)
-  }
-
-  mutating func disarm() { channel.disarm() }
-
-  var nextDeadline: UInt64 { channel.nextDeadline }
-
-  mutating func expire(now: UInt64) {
-    // A corrupt ring is found by the next poll.
-    try? channel.releaseHeld(now: now)
-    channel.flush()
   }
 }

@@ -24,6 +24,8 @@ public struct StorVSPSession: Sendable {
     case ready(StorageVersion)
     /// The guest wants so many subchannels offered, at least one.
     case createSubchannels(UInt16)
+    /// A unit was reset; nil: all of them.
+    case reset(lun: UInt8?)
   }
 
   public struct Result: Equatable, Sendable {
@@ -45,10 +47,23 @@ public struct StorVSPSession: Sendable {
   public let maximumSubchannels: UInt16
   private var hasCreatedSubchannels = false
 
+  /// Whether this is a subchannel, which has no start-up of its own.
+  private let isSubchannel: Bool
+
   /// By default as the OpenHCL paravisor: 6.0 at most.
   public init(newestVersion: StorageVersion = .windows81, maximumSubchannels: UInt16 = 0) {
     self.newestVersion = newestVersion
     self.maximumSubchannels = maximumSubchannels
+    isSubchannel = false
+  }
+
+  /// A subchannel: it executes requests as soon as the primary channel is ready, and nothing else.
+  public static var subchannel: StorVSPSession { StorVSPSession(isSubchannel: true) }
+
+  private init(isSubchannel: Bool) {
+    newestVersion = .windows81
+    maximumSubchannels = 0
+    self.isSubchannel = isSubchannel
   }
 
   /// Answers one packet of the guest.
@@ -59,10 +74,11 @@ public struct StorVSPSession: Sendable {
   /// - Parameters:
   ///   - packet: a private copy of the packet's payload.
   ///   - isTransactional: whether the packet's descriptor asks for a completion.
+  ///   - target: the disks, and the guest, which learns of the start-up's end.
   ///   - completion: receives the completion's payload.
   public mutating func handle<Data: ExternalData & ~Copyable & ~Escapable>(
     _ packet: RawSpan, isTransactional: Bool, data: inout Data,
-    controller: borrowing SCSIController, completion: inout Completion
+    target: borrowing SCSITarget, completion: inout Completion
   ) throws(StorVSPError) -> Result {
     guard isTransactional else { throw .notTransactional }
     completion = Completion(repeating: 0)
@@ -71,13 +87,21 @@ public struct StorVSPSession: Sendable {
       try reader.read(StoragePacketHeader.self).operation
     }
     let byteCount = StorVSPSession.completionByteCount(for: packet.byteCount)
-    if operation == .executeSRB, stage == .ready, let version {
-      try execute(reader.rest, version, data: &data, controller: controller, &completion)
+    let ready = isSubchannel ? target.nexus.version : stage == .ready ? version : nil
+    if operation == .executeSRB, let ready {
+      try execute(reader.rest, ready, data: &data, target: target, &completion)
       return Result(byteCount: byteCount, event: .none)
     }
     let properties = StorageChannelProperties(
-      of: controller, version: version, subchannels: maximumSubchannels)
-    let reply = try control(operation, reader.rest, properties)
+      of: target, version: version, subchannels: maximumSubchannels)
+    let reply =
+      isSubchannel
+      ? try controlSubchannel(operation) : try control(operation, reader.rest, properties)
+    switch reply.event {
+    case .ready(let version): target.nexus.setReady(version)
+    case .reset(let lun): target.reset(lun: lun)
+    case .none, .createSubchannels: break
+    }
     StoragePacketHeader(.completeIO, status: reply.status).write(into: &completion)
     switch reply.body {
     case .none: break
@@ -96,7 +120,7 @@ public struct StorVSPSession: Sendable {
 
   private func execute<Data: ExternalData & ~Copyable & ~Escapable>(
     _ body: RawSpan, _ version: StorageVersion, data: inout Data,
-    controller: borrowing SCSIController, _ completion: inout Completion
+    target: borrowing SCSITarget, _ completion: inout Completion
   ) throws(StorVSPError) {
     var request = try StorVSPError.wrap { () throws(WireError) in
       try SCSIRequest(parsing: body, version: version)
@@ -104,7 +128,7 @@ public struct StorVSPSession: Sendable {
     guard UInt64(request.transferLength) <= UInt64(data.byteCount) else {
       throw .dataTooShort(needed: request.transferLength, found: data.byteCount)
     }
-    controller.execute(&request, version: version, data: &data)
+    target.execute(&request, version: version, data: &data)
     StoragePacketHeader(.completeIO, status: request.srbStatus.packetStatus)
       .write(into: &completion)
     if version.requestByteCount == SCSIRequest.byteCount {
@@ -146,9 +170,12 @@ extension StorVSPSession {
       return Reply(event: version.map { .ready($0) } ?? .none)
     case (.createSubchannels, .end), (.createSubchannels, .ready):
       return try createSubchannels(body, maximum: properties.maximumSubchannels)
-    case (.resetLUN, .ready), (.resetAdapter, .ready), (.resetBus, .ready):
-      // Requests are done one after the other, so none is left to abort.
-      return Reply()
+    case (.resetLUN, .ready):
+      // Requests are done one after the other, so none is left to abort. A guest that names no unit
+      // means the first one.
+      return Reply(event: .reset(lun: resetUnit(body)))
+    case (.resetAdapter, .ready), (.resetBus, .ready):
+      return Reply(event: .reset(lun: nil))
     case (.beginInitialization, _), (.queryProtocolVersion, _), (.queryProperties, _),
       (.endInitialization, _), (.createSubchannels, _), (.resetLUN, _), (.resetAdapter, _),
       (.resetBus, _), (.executeSRB, _):
@@ -156,6 +183,25 @@ extension StorVSPSession {
     default:
       throw .unknownOperation(operation)
     }
+  }
+
+  /// What a subchannel answers to everything but requests to a primary channel that is ready.
+  private func controlSubchannel(
+    _ operation: StorageOperation
+  ) throws(StorVSPError) -> Reply {
+    switch operation {
+    case .beginInitialization, .queryProtocolVersion, .queryProperties, .endInitialization,
+      .createSubchannels, .resetLUN, .resetAdapter, .resetBus, .executeSRB:
+      return Reply(status: .invalidDeviceState)
+    default:
+      throw .unknownOperation(operation)
+    }
+  }
+
+  /// RESET_LUN names its unit where a request does.
+  private func resetUnit(_ body: RawSpan) -> UInt8 {
+    guard let request = try? SCSIRequest.Short(parsing: body).request else { return 0 }
+    return request.lun
   }
 
   /// A version that is not known is answered with the guest's own number, and it may try again.
@@ -186,10 +232,10 @@ extension StorVSPSession {
 
 extension StorageChannelProperties {
   fileprivate init(
-    of controller: borrowing SCSIController, version: StorageVersion?, subchannels: UInt16
+    of target: borrowing SCSITarget, version: StorageVersion?, subchannels: UInt16
   ) {
     self.init()
-    maximumTransferBytes = controller.maximumTransferBytes
+    maximumTransferBytes = target.maximumTransferBytes
     guard let version, version.hasSubchannels, subchannels > 0 else { return }
     maximumSubchannels = subchannels
     flags = .multiChannel

@@ -14,7 +14,9 @@ public struct StorageFault: Equatable, Sendable {
     public static let write = Commands(rawValue: 2)
     public static let flush = Commands(rawValue: 4)
     public static let other = Commands(rawValue: 8)
-    public static let all: Commands = [.read, .write, .flush, .other]
+    /// UNMAP, and nothing else that gives blocks back.
+    public static let unmap = Commands(rawValue: 16)
+    public static let all: Commands = [.read, .write, .flush, .other, .unmap]
   }
 
   public enum Outcome: Equatable, Sendable {
@@ -24,19 +26,24 @@ public struct StorageFault: Equatable, Sendable {
     case request(SRBStatus)
     /// The device answers with this status and no sense data.
     case device(SCSIStatus)
+    /// The command is executed, and the completion claims so many bytes more than were moved.
+    case overstate(UInt32)
   }
 
   public var outcome: Outcome
   public var commands: Commands
   /// The fault hits commands that touch one of these blocks; nil: any command.
   public var blocks: ClosedRange<UInt64>?
+  /// How many such commands it lets pass first.
+  public var after: Int
   /// How many commands it hits before it is gone.
   public var count: Int
 
   public init(
     _ outcome: Outcome, commands: Commands = .all, blocks: ClosedRange<UInt64>? = nil,
-    count: Int = .max
+    after: Int = 0, count: Int = .max
   ) {
+    self.after = after
     self.outcome = outcome
     self.commands = commands
     self.blocks = blocks
@@ -63,40 +70,68 @@ public struct StorageFaults: ~Copyable, Sendable {
     faults.withLock { $0.removeAll() }
   }
 
-  /// The outcome that the first fault for this command forces on it.
-  func strike(_ command: SCSICommand) -> StorageFault.Outcome? {
+  /// What the first fault for this command forces on it.
+  func strike(_ command: DiskCommand) -> Strike? {
     guard isArmed.load(ordering: .acquiring) else { return nil }
     return strikeArmed(command)
   }
 
+  struct Strike: Equatable {
+    let outcome: StorageFault.Outcome
+    /// The first block of the command that the fault is about.
+    let block: UInt64?
+  }
+
   @inline(never)
-  private func strikeArmed(_ command: SCSICommand) -> StorageFault.Outcome? {
+  private func strikeArmed(_ command: DiskCommand) -> Strike? {
     faults.withLock { faults in
-      guard let index = faults.firstIndex(where: { $0.hits(command) }) else { return nil }
-      let outcome = faults[index].outcome
-      faults[index].count -= 1
-      if faults[index].count == 0 { faults.remove(at: index) }
+      var strike: Strike?
+      for index in faults.indices where strike == nil && faults[index].hits(command) {
+        guard faults[index].after == 0 else {
+          faults[index].after -= 1
+          continue
+        }
+        let block = faults[index].blocks.map {
+          max($0.lowerBound, command.extent?.address ?? $0.lowerBound)
+        }
+        strike = Strike(outcome: faults[index].outcome, block: block)
+        faults[index].count -= 1
+      }
+      faults.removeAll { $0.count == 0 }
       if faults.isEmpty { isArmed.store(false, ordering: .relaxed) }
-      return outcome
+      return strike
     }
   }
 }
 
 extension StorageFault {
-  fileprivate func hits(_ command: SCSICommand) -> Bool {
-    let (kind, extent): (Commands, SCSIExtent?) =
+  fileprivate func hits(_ command: DiskCommand) -> Bool {
+    let kind: Commands =
       switch command {
-      case .read(let extent): (.read, extent)
-      case .write(let extent): (.write, extent)
-      case .synchronizeCache(let extent): (.flush, extent)
-      default: (.other, nil)
+      case .read, .verify: .read
+      case .write, .writeAndVerify, .writeSame: .write
+      case .synchronizeCache: .flush
+      case .unmap: .unmap
+      default: .other
       }
     guard commands.contains(kind) else { return false }
     guard let blocks else { return true }
-    guard let extent else { return false }
+    guard let extent = command.extent else { return false }
     // A flush of zero blocks is one of the whole disk from there on.
     if kind == .flush, extent.count == 0 { return extent.address <= blocks.upperBound }
     let (end, overflow) = extent.address.addingReportingOverflow(UInt64(extent.count))
     return extent.address <= blocks.upperBound && (overflow || end > blocks.lowerBound)
+  }
+}
+
+extension SCSIOutcome {
+  init(_ strike: StorageFaults.Strike) {
+    self =
+      switch strike.outcome {
+      case .sense(let sense): .check(sense, strike.block.map { .information($0) })
+      case .request(let status): .failed(status, .good)
+      case .device(let status): .failed(.error, status)
+      case .overstate(let count): .good(count)
+      }
   }
 }

@@ -36,24 +36,44 @@ import Testing
   @Test func vitalProductDataPages() throws {
     let bench = try StorageBench()
     #expect(
-      Self.inquiry(0).run(on: bench).data == [0, 0x00, 0, 4, 0x00, 0x80, 0x83, 0xB0])
+      Self.inquiry(0).run(on: bench).data
+        == [0, 0x00, 0, 6, 0x00, 0x80, 0x83, 0xB0, 0xB1, 0xB2])
     // The identity's bytes as they lie on the wire.
     #expect(
       Self.inquiry(0x80).run(on: bench).data
         == [0, 0x80, 0, 32] + Array("67452301ab89efcd0011223344556677".utf8))
     // 67 45 23 01 ab 89 ef cd folded with 00 11 22 33 44 55 66 77 below the digit 3.
     let designator: [UInt8] = [0x37, 0x54, 0x01, 0x32, 0xEF, 0xDC, 0x89, 0xBA]
-    let identification: [UInt8] = [0, 0x83, 0, 12, 0x01, 0x03, 0, 8] + designator
+    let vendor: [UInt8] =
+      [0x02, 0x01, 0, 40] + Array("Msft    67452301ab89efcd0011223344556677".utf8)
+    let identification: [UInt8] = [0, 0x83, 0, 56, 0x01, 0x03, 0, 8] + designator + vendor
     #expect(Self.inquiry(0x83).run(on: bench).data == identification)
     let limits: [UInt8] =
-      [0, 0xB0, 0, 0x3C, 0, 0, 0, 8, 0, 0, 2, 0, 0, 0, 2, 0]
-      + [UInt8](repeating: 0, count: 48)
+      [0, 0xB0, 0, 0x3C, 1, 0, 0, 8, 0, 0, 2, 0, 0, 0, 2, 0]
+      // No prefetch; 1 GiB of UNMAP in 256 descriptors, by 4 KiB from the start; 32 MiB of
+      // WRITE SAME.
+      + [0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 1, 0, 0, 0, 0, 8, 0x80, 0, 0, 0]
+      + [0, 0, 0, 0, 0, 1, 0, 0] + [UInt8](repeating: 0, count: 20)
     #expect(Self.inquiry(0xB0).run(on: bench).data == limits)
+    // Does not rotate.
+    let characteristics: [UInt8] = [0, 0xB1, 0, 0x3C, 0, 1] + [UInt8](repeating: 0, count: 58)
+    #expect(Self.inquiry(0xB1).run(on: bench).data == characteristics)
+    // UNMAP, WRITE SAME(16), WRITE SAME(10), zeros; thin.
+    #expect(Self.inquiry(0xB2).run(on: bench).data == [0, 0xB2, 0, 4, 0, 0xE4, 2, 0])
+  }
+
+  @Test func aDiskThatCanNotBeWrittenIsNotThin() throws {
+    let bench = try StorageBench(readOnly: true)
+    #expect(Self.inquiry(0xB2).run(on: bench).data == [0, 0xB2, 0, 4, 0, 0, 0, 0])
+    #expect(Self.inquiry(0xB0).run(on: bench).data[20..<36].allSatisfy { $0 == 0 })
+    let capacity = Command(
+      [0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], room: 32)
+    #expect(capacity.run(on: bench).data[14] == 0)
   }
 
   @Test func otherPagesAreInvalidFields() throws {
     let bench = try StorageBench()
-    #expect(Self.inquiry(0xB1).run(on: bench).sense == .invalidField)
+    #expect(Self.inquiry(0xB3).run(on: bench).sense == .invalidField)
     #expect(
       Command([0x12, 0, 0x80, 0, 36, 0], room: 36).run(on: bench).sense == .invalidField)
   }
@@ -66,7 +86,20 @@ import Testing
       [0x9E, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0], room: 32)
     #expect(
       sixteen.run(on: small).data
-        == [0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0x10, 0] + [UInt8](repeating: 0, count: 20))
+        == [0, 0, 0, 0, 0, 0, 1, 1, 0, 0, 0x10, 0, 0, 0, 0xC0]
+        + [UInt8](repeating: 0, count: 17))
+    let emulated = StorageBench(
+      try Self.controller(
+        SCSIDisk(
+          .inMemory(byteCount: 8192), physicalBlockSize: 4096, identity: testIdentity)))
+    #expect(sixteen.run(on: emulated).data[12..<16] == [0, 3, 0xC0, 0])
+  }
+
+  static func controller(_ disk: consuming SCSIDisk) -> SCSIController {
+    var controller = SCSIController()
+    let isAttached = controller.attach(disk, lun: 0)
+    #expect(isAttached)
+    return controller
   }
 
   @Test func capacityThatNeedsMoreThan32Bits() throws {
@@ -86,20 +119,30 @@ import Testing
 
   static let caching: [UInt8] = [0x08, 0x12, 0x04] + [UInt8](repeating: 0, count: 17)
 
-  @Test func modeSenseTellsTheWriteCache() throws {
+  static let control: [UInt8] = [0x0A, 0x0A, 0, 0x10, 0, 0, 0, 0, 0xFF, 0xFF, 0, 0]
+
+  @Test func modeSenseTellsThePages() throws {
     let bench = try StorageBench()
-    for page in [0x08, 0x3F] as [UInt8] {
+    for (page, bytes) in [
+      (0x08, Self.caching), (0x0A, Self.control), (0x3F, Self.caching + Self.control),
+    ] as [(UInt8, [UInt8])] {
+      let count = UInt8(bytes.count)
       #expect(
         Command([0x1A, 0, page, 0, 255, 0], room: 255).run(on: bench).data
-          == [23, 0, 0x10, 0] + Self.caching)
+          == [count + 3, 0, 0x10, 0] + bytes)
       #expect(
         Command([0x5A, 0, page, 0, 0, 0, 0, 0, 255, 0], room: 255).run(on: bench).data
-          == [0, 26, 0, 0x10, 0, 0, 0, 0] + Self.caching)
+          == [0, count + 6, 0, 0x10, 0, 0, 0, 0] + bytes)
+      // The default values are those of the start.
+      #expect(
+        Command([0x1A, 8, page | 0x80, 0, 255, 0], room: 255).run(on: bench).data
+          == [count + 3, 0, 0x10, 0] + bytes)
     }
-    // Nothing is changeable, nothing is saved, and there is no other page.
+    // The write cache and the sense format are changeable, and nothing is saved.
     #expect(
-      Command([0x1A, 0, 0x48, 0, 255, 0], room: 255).run(on: bench).data
-        == [23, 0, 0x10, 0, 0x08, 0x12, 0] + [UInt8](repeating: 0, count: 17))
+      Command([0x1A, 0, 0x7F, 0, 255, 0], room: 255).run(on: bench).data
+        == [35, 0, 0x10, 0, 0x08, 0x12, 4] + [UInt8](repeating: 0, count: 17)
+        + [0x0A, 0x0A, 4] + [UInt8](repeating: 0, count: 9))
     #expect(
       Command([0x1A, 0, 0xC8, 0, 255, 0], room: 255).run(on: bench).sense
         == .savingUnsupported)
@@ -115,6 +158,7 @@ import Testing
       Command([0x03, 0, 0, 0, 252, 0], room: 252).run(on: bench).data
         == [0x70, 0, 0, 0, 0, 0, 0, 10] + [UInt8](repeating: 0, count: 10))
     #expect(
-      Command([0x03, 1, 0, 0, 252, 0], room: 252).run(on: bench).sense == .invalidField)
+      Command([0x03, 1, 0, 0, 252, 0], room: 252).run(on: bench).data
+        == [0x72, 0, 0, 0, 0, 0, 0, 0])
   }
 }

@@ -134,17 +134,22 @@ import Testing
     #expect(Command(Self.read16(0, 1), room: 512).run(on: bench).isGood)
     #expect(Command([0x35, 0, 0, 0, 0, 0, 0, 0, 0, 0]).run(on: bench).isGood)
     let mode = Command([0x1A, 0, 0x3F, 0, 4, 0], room: 4).run(on: bench)
-    #expect(mode.data == [23, 0, 0x90, 0])
+    #expect(mode.data == [35, 0, 0x90, 0])
   }
 
+  /// FORMAT UNIT, RESERVE and RELEASE, LOG SELECT and LOG SENSE, PERSISTENT RESERVE, and others.
   @Test func unknownCommandsAreRefused() throws {
     let bench = try StorageBench()
-    for code in [0x01, 0x04, 0x2F, 0x42, 0x55, 0x7F, 0xA3, 0xFF] as [UInt8] {
+    for code in [
+      0x01, 0x04, 0x16, 0x17, 0x4C, 0x4D, 0x56, 0x57, 0x5E, 0x5F, 0x7F, 0x89, 0xFF,
+    ] as [UInt8] {
       let answer = Command([code] + [UInt8](repeating: 0, count: 15), room: 64).run(on: bench)
       #expect(answer.sense == .unknownCommand)
     }
-    let action = Command([0x9E, 0x12] + [UInt8](repeating: 0, count: 14), room: 64)
-    #expect(action.run(on: bench).sense == .unknownCommand)
+    // A service action that is not known is a field of a command that is.
+    let action = Command([0x9E, 0x13] + [UInt8](repeating: 0, count: 14), room: 64)
+    #expect(action.run(on: bench).sense == .invalidField)
+    #expect(action.run(on: bench).payload[15..<18] == [0xCC, 0, 1])
   }
 
   @Test(arguments: [0, 15, 17, 20, 255] as [UInt8])

@@ -10,6 +10,7 @@ import VMBus
   final class Rig {
     var session: StorVSPSession
     let bench: StorageBench
+    let nexus = SCSINexus()
     var event = StorVSPSession.Event.none
 
     init(_ session: StorVSPSession = StorVSPSession()) throws {
@@ -26,7 +27,7 @@ import VMBus
       var completion = StorVSPSession.Completion(repeating: 0xEE)
       let result = try session.handle(
         unsafe packetSpan.bytes, isTransactional: isTransactional, data: &external,
-        controller: bench.controller, completion: &completion)
+        target: SCSITarget(bench.controller, nexus: nexus), completion: &completion)
       event = result.event
       return (0..<result.byteCount).map { completion[$0] }
     }

@@ -22,7 +22,7 @@ struct SplitMix: RandomNumberGenerator {
 @Suite struct StorageFuzzTests {
   static let codes: [UInt8] = [
     0x00, 0x03, 0x08, 0x0A, 0x12, 0x1A, 0x1B, 0x25, 0x28, 0x2A, 0x35, 0x5A, 0x88, 0x8A, 0x91, 0x9E,
-    0xA0, 0xA8, 0xAA,
+    0xA0, 0xA8, 0xAA, 0x15, 0x2E, 0x2F, 0x41, 0x42, 0x55, 0x8E, 0x8F, 0x93, 0xA3, 0xAE, 0xAF,
   ]
 
   /// A request of random bytes, half of the time with small numbers, which reach deeper.
@@ -32,16 +32,26 @@ struct SplitMix: RandomNumberGenerator {
     var bytes = (0..<52).map { _ in
       UInt8.random(in: 0...255, using: &random) & (random.next() & 3 == 0 ? mask : 0xFF)
     }
+    let code = codes.randomElement(using: &random) ?? 0
     if isTame {
-      for index in 17..<32 where random.next() & 7 != 0 { bytes[index] &= 0x03 }
-      for index in 18..<26 where random.next() & 15 != 0 { bytes[index] = 0 }
+      for index in 16..<36 { bytes[index] = 0 }
+      // The last bytes of the address and of the count, by the length of the command.
+      let places: [(Int, Int)] = [(19, 20), (21, 24), (21, 24), (21, 24), (25, 29), (21, 25)]
+      let (address, count) = places[min(Int(code >> 5), 5)]
+      bytes[address] = UInt8.random(in: 0...66, using: &random)
+      bytes[count] = UInt8.random(in: 0...9, using: &random)
+      if code == 0x9E { bytes[17] = random.next() & 1 == 0 ? 0x10 : 0x12 }
+      if code == 0xA3 { bytes[17] = 0x0C }
+      if random.next() & 3 == 0 {
+        bytes[Int.random(in: 17..<32, using: &random)] = UInt8.random(in: 0...255, using: &random)
+      }
       bytes[5] = 0
       bytes[6] = 0
       bytes[7] &= 1
       bytes[8] = 16
       bytes[12...15] = [0, UInt8.random(in: 0...8, using: &random), 0, 0]
     }
-    bytes[16] = codes.randomElement(using: &random) ?? 0
+    bytes[16] = code
     if random.next() & 15 == 0 { bytes[16] = UInt8.random(in: 0...255, using: &random) }
     return bytes
   }
@@ -91,7 +101,8 @@ struct SplitMix: RandomNumberGenerator {
         var data = NoExternalData()
         do throws(StorVSPError) {
           let result = try session.handle(
-            unsafe span.bytes, isTransactional: true, data: &data, controller: bench.controller,
+            unsafe span.bytes, isTransactional: true, data: &data,
+            target: SCSITarget(bench.controller, nexus: SCSINexus()),
             completion: &completion)
           #expect(result.byteCount <= 64 && result.byteCount < packet.count + 8)
           #expect(completion[0] == 1)
