@@ -27,6 +27,8 @@ struct Recovery {
   private var late: [UInt8] = []
   /// Nanoseconds for the requests of a unit that was reset.
   private let grace: UInt64
+  /// Requests that the host has lost: not even a reset of the bus has brought them back.
+  private var lost = 0
 
   init(grace: UInt64) { self.grace = grace }
 
@@ -52,7 +54,9 @@ struct Recovery {
   }
 
   /// A reset ended, or could not be sent.
-  mutating func answered(_ succeeded: Bool, now: UInt64) -> Action {
+  ///
+  /// - Parameter missing: requests that timed out and are still with the host.
+  mutating func answered(_ succeeded: Bool, now: UInt64, missing: Int = 0) -> Action {
     switch stage {
     case .resettingUnit:
       guard succeeded else { return resetBus() }
@@ -61,16 +65,18 @@ struct Recovery {
     case .resettingBus:
       guard succeeded else { return .giveUp }
       late = []
+      lost = missing
       stage = .idle
       return .none
     case .idle, .waiting: return .none
     }
   }
 
-  /// - Parameter isMissing: requests that timed out are still with the host.
-  mutating func expire(now: UInt64, isMissing: Bool) -> Action {
+  /// - Parameter missing: requests that timed out and are still with the host.
+  mutating func expire(now: UInt64, missing: Int) -> Action {
     guard case .waiting(let until) = stage, now >= until else { return .none }
-    if isMissing { return resetBus() }
+    if missing > lost { return resetBus() }
+    lost = missing
     stage = .idle
     return begin()
   }

@@ -105,7 +105,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
       counts.timeouts &+= 1
       if let chunk { act(recovery.timedOut(chunk.transfer.lun), now) }
     }
-    act(recovery.expire(now: now, isMissing: queue.abandoned > 0), now)
+    act(recovery.expire(now: now, missing: queue.abandoned), now)
     for entry in delayed where entry.time <= now { again.append(entry.index) }
     delayed.removeAll { $0.time <= now }
     // The worker may be about to sleep: what waits for the late ones must not wait for ever.
@@ -229,7 +229,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     if completion.tag == Self.resetTag {
       let now = MonotonicClock.now()
       if case .success = completion.result {
-        act(recovery.answered(true, now: now), now)
+        act(recovery.answered(true, now: now, missing: queue.abandoned), now)
       } else if queue.failure == nil {
         act(recovery.answered(false, now: now), now)
       }

@@ -109,10 +109,10 @@ final class FakeController: Sendable {
     }
   }
 
-  let control: Mutex<Control>
+  let control: Lock<Control>
 
   init(byteCount: Int) {
-    control = Mutex(Control(disks: [0: Disk(byteCount: byteCount)]))
+    control = Lock(Control(disks: [0: Disk(byteCount: byteCount)]))
   }
 
   var bytes: [UInt8] { control.withLock { $0.bytes } }

@@ -24,8 +24,8 @@ import Testing
     #expect(recovery.timedOut(3) == .reset(.resetLUN, lun: 3))
     #expect(recovery.answered(true, now: 100) == .none)
     #expect(recovery.deadline == 110)
-    #expect(recovery.expire(now: 109, isMissing: true) == .none)
-    #expect(recovery.expire(now: 110, isMissing: false) == .none)
+    #expect(recovery.expire(now: 109, missing: 1) == .none)
+    #expect(recovery.expire(now: 110, missing: 0) == .none)
     #expect(recovery.isIdle && recovery.deadline == .max)
   }
 
@@ -33,11 +33,15 @@ import Testing
     var recovery = Recovery(grace: 10)
     #expect(recovery.timedOut(3) == .reset(.resetLUN, lun: 3))
     #expect(recovery.answered(true, now: 100) == .none)
-    #expect(recovery.expire(now: 110, isMissing: true) == .reset(.resetBus, lun: 0))
+    #expect(recovery.expire(now: 110, missing: 1) == .reset(.resetBus, lun: 0))
     // The host lives and has lost a completion.
-    #expect(recovery.answered(true, now: 120) == .none)
+    #expect(recovery.answered(true, now: 120, missing: 1) == .none)
     #expect(recovery.isIdle)
+    // The lost one does not count any more.
     #expect(recovery.timedOut(4) == .reset(.resetLUN, lun: 4))
+    #expect(recovery.answered(true, now: 200) == .none)
+    #expect(recovery.expire(now: 210, missing: 1) == .none)
+    #expect(recovery.isIdle)
   }
 
   @Test func anotherUnitHasItsTurn() {
@@ -45,7 +49,7 @@ import Testing
     #expect(recovery.timedOut(3) == .reset(.resetLUN, lun: 3))
     #expect(recovery.timedOut(4) == .none)
     #expect(recovery.answered(true, now: 0) == .none)
-    #expect(recovery.expire(now: 10, isMissing: false) == .reset(.resetLUN, lun: 4))
+    #expect(recovery.expire(now: 10, missing: 0) == .reset(.resetLUN, lun: 4))
   }
 
   @Test func aLateRequestHasItsUnitReset() async throws {
