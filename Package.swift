@@ -175,7 +175,7 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system,
+        "CLinux", "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,

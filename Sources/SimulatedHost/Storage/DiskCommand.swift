@@ -68,6 +68,10 @@ extension DiskCommand {
     if let (byte, bit) = bytes.firstUnused(usage) {
       return .failure(.sense(.invalidField, .command(byte: byte, bit: bit)))
     }
+    // BYTCHK 2 is reserved, though each of its bits is used.
+    if bytes.isVerify, bytes.byte(1) & 0x06 == 0x04 {
+      return .failure(.sense(.invalidField, .command(byte: 1, bit: 2)))
+    }
     return .success(DiskCommand(bytes))
   }
 

@@ -116,6 +116,8 @@ struct SCSICommandBytes {
   var code: UInt8 { byte(0) }
   var action: UInt8 { byte(1) & SCSIUsage.actionMask }
 
+  var isVerify: Bool { code == 0x2F || code == 0x8F || code == 0xAF }
+
   func byte(_ index: Int) -> UInt8 {
     let word = index < 8 ? first : second
     return UInt8(truncatingIfNeeded: word >> UInt64(truncatingIfNeeded: 56 &- 8 &* (index & 7)))

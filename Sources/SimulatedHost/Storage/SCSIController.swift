@@ -38,6 +38,9 @@ public struct SCSIController: ~Copyable, Sendable {
   /// The disks, for listings.
   public var units: [SCSIUnit] { core.listing }
 
+  /// A guest comes: each unit has its power on to tell it, and changes from then on.
+  public func join(_ nexus: SCSINexus) { core.join(nexus) }
+
   /// Executes a request and turns it into its completion, as a guest without a channel.
   public func execute<Data: ExternalData & ~Copyable & ~Escapable>(
     _ request: inout SCSIRequest, version: StorageVersion, data: inout Data

@@ -74,6 +74,21 @@ struct Command {
   }
 }
 
+extension StorageBench {
+  /// Runs a command as one guest of several.
+  func run(_ command: Command, as nexus: SCSINexus) -> Answer {
+    var request = command.request
+    var memory = command.data
+    var span = memory.mutableSpan
+    var data = ContiguousExternalData(unsafe span.mutableBytes)
+    SCSITarget(controller, nexus: nexus).execute(&request, version: .windows81, data: &data)
+    return Answer(request: request, memory: memory)
+  }
+
+  /// A guest comes.
+  func join(_ nexus: SCSINexus) { controller.join(nexus) }
+}
+
 struct Answer {
   let request: SCSIRequest
   /// The guest's memory afterwards.

@@ -28,6 +28,14 @@ struct TemporaryDirectory: ~Copyable {
     #expect(result == 0)
   }
 
+  /// Bytes that the image takes in the file system.
+  var allocatedBytes: Int {
+    var status = stat()
+    let result = unsafe stat(diskPath, &status)
+    #expect(result == 0)
+    return Int(status.st_blocks) * 512
+  }
+
   func setMode(_ mode: mode_t) {
     let result = unsafe chmod(diskPath, mode)
     #expect(result == 0)
