@@ -33,7 +33,7 @@ let pluginTargets: [Target] =
     .target(
       name: "VSCStorageNBD",
       dependencies: [
-        "CNBDKitPlugin", "DriverProgram", "StorageProtocol", "StorageVSC", "VSC", arguments,
+        "CNBDKitPlugin", "DriverProgram", "StorageVSC", "VSC", arguments,
       ],
       swiftSettings: settings),
   ] : []
