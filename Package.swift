@@ -118,7 +118,8 @@ let package = Package(
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedHost", "VMBus", arguments, logging, system,
+        "Platform", "ProgramSupport", "SimulatedHost", "StorageProtocol", "VMBus", arguments,
+        logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(

@@ -24,7 +24,7 @@ struct HostProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "A raw image to serve, or memory:SIZE. Options: ro, block=512|4096, memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is).",
+      "A raw image to serve, sparse or not, or memory:SIZE. Options: ro, block=512|4096, physical=4096 (512e), controller=N and lun=N (by default each disk has a controller of its own), memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is).",
       valueName: "file[,option...]"))
   var disk: [DiskArgument] = []
 
@@ -52,9 +52,21 @@ struct HostProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "A fault of a disk's completions: DISK:FAULT[:after=N][:count=N][:ms=N], DISK from 0, FAULT one of drop, twice, invent, delay, garbage, crash, rescind.",
+      "A fault, DISK:FAULT, DISK from 0. Of its controller's completions: drop, twice, invent, delay, long, short, stall, garbage, crash, rescind, with :after=N :count=N :ms=N. Of its commands: \(StorageFault.syntax). Of the start-up: version=6.0|5.1|4.2|2.0|none, the newest that is accepted (6.0 by default, 6.2 at most).",
       valueName: "fault"))
   var fault: [FaultArgument] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "Subchannels that each guest may ask for, of each disk's controller; by default one for each further thread.",
+      valueName: "count"))
+  var subchannels: Int?
+
+  @Option(
+    help: ArgumentHelp(
+      "A named pipe to make, whose lines are commands: \(Controllers.commands).",
+      valueName: "path"))
+  var control: String?
 
   @Flag(name: [.short, .long], help: "Log more, on standard error.")
   var verbose = false
@@ -64,6 +76,9 @@ struct HostProgram: ParsableCommand {
     guard spin >= 0 else { throw ValidationError("--spin must be 0 or more.") }
     if let balloon, !(0...1 << 30 ~= balloon) {
       throw ValidationError("--balloon must be 0 to 1073741824 MiB.")
+    }
+    guard 0...1023 ~= subchannels ?? 0 else {
+      throw ValidationError("--subchannels must be 0 to 1023.")
     }
     for fault in fault where !disk.indices.contains(fault.disk) {
       throw ValidationError("--fault: there is no disk \(fault.disk).")
@@ -84,11 +99,11 @@ struct HostProgram: ParsableCommand {
         throw ProgramFailure(.cannotCreate, "\(capture): \(error)")
       }
     }
-    var devices: [(any VSP, faults: [FaultPlan])] = try disk.enumerated().map { index, argument in
-      let device = StorVSP(
-        try argument.makeController(index), instance: DiskArgument.instance(index),
-        flags: argument.flags)
-      return (device, fault.filter { $0.disk == index }.map(\.plan))
+    let controllers = try Controllers(
+      disk, faults: fault, subchannels: UInt16(subchannels ?? workerConfigurations.count - 1),
+      logger: logger)
+    var devices: [(vsp: any VSP, faults: [FaultPlan])] = controllers.devices.map {
+      ($0.vsp, $0.faults)
     }
     if let balloon {
       let device = BalloonVSP(
@@ -107,7 +122,17 @@ struct HostProgram: ParsableCommand {
       throw ProgramFailure(.cannotCreate, "\(socket): \(error)")
     }
     logger.info("listening on \(socket) with \(devices.count) devices")
+    var pipe: ControlPipe?
+    if let control {
+      do throws(Errno) {
+        pipe = try ControlPipe(path: control) { controllers.execute($0) }
+      } catch {
+        host.stop()
+        throw ProgramFailure(.cannotCreate, "\(control): \(error)")
+      }
+    }
     _ = Termination.wait()
+    pipe?.close()
     host.stop()
   }
 

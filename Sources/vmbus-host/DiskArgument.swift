@@ -5,12 +5,16 @@ import ProgramSupport
 import SimulatedHost
 import VMBus
 
-/// `FILE[,ro][,block=4096][,memory=ring|all]`, where FILE may be `memory:SIZE`.
+/// `FILE[,option...]`, where FILE may be `memory:SIZE`.
 struct DiskArgument: ExpressibleByArgument {
   var file: String
   var isReadOnly = false
   var blockSize = DiskBlockSize.bytes512
+  var physicalBlockSize: Int?
   var flags: OfferFlags = []
+  /// Where it hangs; by default each disk has a controller of its own.
+  var controller: Int?
+  var lun = 0
 
   init?(argument: String) {
     let parts = argument.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
@@ -21,14 +25,20 @@ struct DiskArgument: ExpressibleByArgument {
       case "ro": isReadOnly = true
       case "block=512": blockSize = .bytes512
       case "block=4096": blockSize = .bytes4096
+      case "physical=4096": physicalBlockSize = 4096
       case "memory=ring": flags = .confidentialRingBuffer
       case "memory=all": flags = .confidential
-      default: return nil
+      default:
+        guard let place = DiskPlace.Part(option) else { return nil }
+        switch place {
+        case .controller(let number): controller = number
+        case .lun(let number): lun = number
+        }
       }
     }
   }
 
-  /// The nth disk's device, the same each time.
+  /// The nth controller or disk, the same each time.
   static func instance(_ index: Int) -> GUID {
     var guid: GUID = "5d15c000-0000-4000-8000-000000000000"
     guid.wireBytes[14] = UInt8(truncatingIfNeeded: index >> 8)
@@ -36,8 +46,8 @@ struct DiskArgument: ExpressibleByArgument {
     return guid
   }
 
-  func makeController(_ index: Int) throws -> SCSIController {
-    var controller = SCSIController()
+  /// - Parameter index: which disk of the host it is: its serial number comes of it.
+  func makeDisk(_ index: Int) throws -> SCSIDisk {
     do {
       let image: DiskImage
       if file.hasPrefix("memory:") {
@@ -49,12 +59,12 @@ struct DiskArgument: ExpressibleByArgument {
       } else {
         image = try DiskImage.open(path: file, readOnly: isReadOnly)
       }
-      _ = controller.attach(
-        try SCSIDisk(image, blockSize: blockSize, identity: Self.instance(index)), lun: 0)
+      return try SCSIDisk(
+        image, blockSize: blockSize, physicalBlockSize: physicalBlockSize,
+        identity: Self.instance(index))
     } catch let error as DiskImageError {
       throw ProgramFailure(.noInput, "\(error)")
     }
-    return controller
   }
 
   /// Bytes as people write them: 64M, 1G.
@@ -67,17 +77,33 @@ struct DiskArgument: ExpressibleByArgument {
   }
 }
 
-/// `DISK:FAULT...`
-struct FaultArgument: ExpressibleByArgument {
-  let disk: Int
-  let plan: FaultPlan
+/// `controller=N,lun=N`, in any order; what is left out is 0.
+struct DiskPlace {
+  enum Part {
+    case controller(Int)
+    case lun(Int)
 
-  init?(argument: String) {
-    let parts = argument.split(separator: ":", maxSplits: 1)
-    guard parts.count == 2, let disk = Int(parts[0]), disk >= 0,
-      let plan = FaultPlan(String(parts[1]))
-    else { return nil }
-    self.disk = disk
-    self.plan = plan
+    init?(_ text: String) {
+      let pair = text.split(separator: "=", omittingEmptySubsequences: false)
+      guard pair.count == 2, let number = Int(pair[1]), number >= 0 else { return nil }
+      switch pair[0] {
+      case "controller" where number < 64: self = .controller(number)
+      case "lun" where number < SCSIController.maximumDisks: self = .lun(number)
+      default: return nil
+      }
+    }
+  }
+
+  var controller = 0
+  var lun = 0
+
+  init?(_ text: String) {
+    for part in text.split(separator: ",", omittingEmptySubsequences: false) {
+      switch Part(String(part)) {
+      case .controller(let number): controller = number
+      case .lun(let number): lun = number
+      case nil: return nil
+      }
+    }
   }
 }
