@@ -111,7 +111,9 @@ final class Transfer: @unchecked Sendable {
 
   /// What was read. To be called once, after the outcome.
   func takeBytes() -> [UInt8] {
-    guard case .owned(let bytes) = memory else { return [] }
+    // The outcome's lock orders this after the worker's last write, for ThreadSanitizer too, which
+    // does not see all that a resumed task is ordered by.
+    guard outcome.isKept, case .owned(let bytes) = memory else { return [] }
     memory = .none
     return bytes
   }
