@@ -55,7 +55,7 @@ public final class BlockDevice: Sendable {
   public var byteCount: UInt64 { unit.information.geometry.byteCount }
 
   /// Why the disk can be used no more, or nil while it can.
-  public var ended: StorageError? { unit.endReason }
+  public var ended: StorageError? { unit.endReason ?? controller.ended }
 
   /// Suspends until the disk can be used no more: it was closed, or the host took it away.
   public func waitUntilEnded() async { await unit.waitUntilEnded() }

@@ -110,7 +110,8 @@ public final class StorageController: Sendable {
 
   /// The disks that are there now, by LUN.
   public var disks: [BlockDevice] {
-    state.withLock { $0.disks.values.sorted { $0.lun < $1.lun } }
+    guard life.endReason == nil else { return [] }
+    return state.withLock { $0.disks.values.sorted { $0.lun < $1.lun } }
   }
 
   public func disk(_ lun: UInt8) throws(StorageError) -> BlockDevice {
