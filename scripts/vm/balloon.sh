@@ -219,6 +219,7 @@ comes_back() {
   guest 'until grep waiting /tmp/wait.log; do sleep 0.1; done'
   guest "echo $name >/sys/bus/vmbus/drivers/uio_hv_generic/unbind; sleep 0.5
     echo $name >/sys/bus/vmbus/drivers_probe"
+  # shellcheck disable=SC2016
   guest 'until [ -s /tmp/wait.status ]; do sleep 0.1; done
     cat /tmp/wait.log; grep "came back" /tmp/wait.log && [ "$(cat /tmp/wait.status)" = 0 ]'
 }
