@@ -33,7 +33,7 @@ let pluginTargets: [Target] =
     .target(
       name: "VSCStorageNBD",
       dependencies: [
-        "CNBDKitPlugin", "DriverProgram", "StorageProtocol", "StorageVSC", "VSC", arguments,
+        "CNBDKitPlugin", "DriverProgram", "StorageVSC", "VSC", arguments,
       ],
       swiftSettings: settings),
   ] : []
@@ -47,6 +47,7 @@ let package = Package(
     .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
+    .library(name: "VMBusUIO", targets: ["VMBusUIO"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
@@ -99,7 +100,7 @@ let package = Package(
     .target(
       name: "VMBusUIO",
       dependencies: [
-        "CBPF", "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", logging, system,
+        "CBPF", "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", system,
       ],
       // Built by scripts/build-bpf.
       resources: [.embedInCode("kernel_channels.bpf")],
@@ -141,17 +142,22 @@ let package = Package(
     .executableTarget(
       name: "vsc-balloon",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "CLinux", "DriverProgram", "Platform", "VSC", arguments,
-        logging,
+        "BalloonVSC", "CLinux", "DriverProgram", "Platform", "VSC", arguments, logging,
       ],
       swiftSettings: settings),
 
+    .target(name: "Footprint", path: "Tests/Footprint", swiftSettings: settings),
+    // What scripts/vm-test runs in a guest.
+    .executableTarget(
+      name: "open-close",
+      dependencies: ["BalloonVSC", "Footprint", "Platform", "VMBusUIO", "VSC"],
+      path: "Tests/OpenClose", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Platform", "SimulatedBus", "SimulatedHost",
-        "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
+        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "Platform", "SimulatedBus",
+        "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
@@ -176,7 +182,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "CLinux", "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", system,
+        "BalloonProtocol", "CLinux", "Platform", "SimulatedHost", "SimulatedLink",
+        "StorageProtocol", "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,

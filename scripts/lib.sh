@@ -34,6 +34,7 @@ run_cleanups() {
   local status=$? index
   trap - EXIT
   set +e
+  [[ -z $inside ]] || end_group "$inside"
   for ((index = ${#cleanups[@]} - 1; index >= 0; index--)); do
     eval "${cleanups[index]}"
   done
@@ -156,6 +157,16 @@ wait_for() {
   done
 }
 
+# The process group of what `within` runs. An interrupt from the terminal does not reach it.
+inside=''
+
+end_group() {
+  kill -- "-$1" 2>/dev/null || true
+  wait_for 2 not_there "-$1" || kill -9 -- "-$1" 2>/dev/null || true
+}
+
+not_there() { ! kill -0 -- "$1"; }
+
 # within SECONDS COMMAND...: runs a command or a function and ends it, with all that it started,
 # when the time is over. Sets `status`: the command's, or 124 when it was ended. It never fails
 # itself, and must not be called where failures are being caught (`if`, `||`): a function's failed
@@ -172,16 +183,19 @@ within() {
   ) </dev/null &
   pid=$!
   set +m
+  inside=$pid
   while kill -0 "$pid" 2>/dev/null; do
     if ((SECONDS >= end)); then
       kill -9 -- "-$pid" 2>/dev/null || true
       wait "$pid" 2>/dev/null || true
       status=124
+      inside=''
       return
     fi
     sleep 0.05
   done
   wait "$pid" || status=$?
+  inside=''
 }
 
 # What processes that should be running said before they ended.

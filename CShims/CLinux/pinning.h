@@ -86,25 +86,6 @@ static inline void vmbus_drop(void *_Nonnull start, size_t count) {
   madvise(start, count, MADV_DONTNEED);
 }
 
-/// Reads a small file as a whole: bytes read, or -errno.
-static inline int vmbus_read_small_file(
-    const char *_Nonnull path, char *_Nonnull buffer, size_t capacity) {
-  int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -errno;
-  size_t count = 0;
-  for (;;) {
-    ssize_t got = read(fd, buffer + count, capacity - count);
-    if (got < 0) {
-      int error = errno;
-      close(fd);
-      return -error;
-    }
-    if (got == 0 || (count += (size_t)got) == capacity) break;
-  }
-  close(fd);
-  return (int)count;
-}
-
 /// The system's last choice when it must end a process to get memory: not this one, please.
 static inline int vmbus_protect_from_oom_killer(void) {
   int fd = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <sys/file.h>
+#include <sys/resource.h>
 
 #include "linux.h"
 
@@ -15,8 +16,10 @@
 #endif
 
 /// Opens a file for reading and writing, without blocking, at `lowest` or above. Returns -errno when
-/// that fails.
+/// that fails: -EMFILE, before anything is opened, when the process may have no such descriptor.
 static inline int vmbus_open_device(const char *_Nonnull path, int lowest) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur <= (rlim_t)lowest) return -EMFILE;
   int fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return -errno;
   if (fd >= lowest) return fd;

@@ -13,9 +13,9 @@
 // Written under the lock, read by the handler without: `start` is set last and cleared first.
 struct range {
   _Atomic uintptr_t start;
-  uintptr_t end;
-  uint32_t *word;
-  uint32_t reason;
+  _Atomic uintptr_t end;
+  uint32_t *_Atomic word;
+  _Atomic uint32_t reason;
 };
 
 static struct range ranges[256];
@@ -24,13 +24,12 @@ static struct sigaction previous;
 static bool is_installed;
 
 // A call of mmap is a plain system call on Linux: it takes no lock that the interrupted code may have.
-static bool replace(struct range *range, uintptr_t start) {
-  void *replaced = mmap((void *)start, range->end - start, PROT_READ | PROT_WRITE,
+static bool replace(uintptr_t start, uintptr_t end, uint32_t *word, uint32_t reason) {
+  void *replaced = mmap((void *)start, end - start, PROT_READ | PROT_WRITE,
                         MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
   if (replaced == MAP_FAILED) return false;
   uint32_t none = 0;
-  __atomic_compare_exchange_n(range->word, &none, range->reason, false, __ATOMIC_SEQ_CST,
-                              __ATOMIC_SEQ_CST);
+  __atomic_compare_exchange_n(word, &none, reason, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
   return true;
 }
 
@@ -39,9 +38,15 @@ static void handle(int signal, siginfo_t *info, void *context) {
   for (size_t i = 0; info->si_code > 0 && i < sizeof ranges / sizeof ranges[0]; i++) {
     struct range *range = &ranges[i];
     uintptr_t start = atomic_load(&range->start);
-    if (start == 0 || address < start || address >= range->end) continue;
+    uintptr_t end = atomic_load(&range->end);
+    uint32_t *word = atomic_load(&range->word);
+    uint32_t reason = atomic_load(&range->reason);
+    // Another thread may have given the slot to another range meanwhile.
+    if (start == 0 || address < start || address >= end || atomic_load(&range->start) != start) {
+      continue;
+    }
     int error = errno;
-    bool is_replaced = replace(range, start);
+    bool is_replaced = replace(start, end, word, reason);
     errno = error;
     if (!is_replaced) break;
     return;
@@ -95,7 +100,8 @@ void vmbus_unguard(void *start) {
 void vmbus_revoke(void *start) {
   pthread_mutex_lock(&lock);
   for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
-    if (atomic_load(&ranges[i].start) == (uintptr_t)start) replace(&ranges[i], (uintptr_t)start);
+    if (atomic_load(&ranges[i].start) != (uintptr_t)start) continue;
+    replace((uintptr_t)start, ranges[i].end, ranges[i].word, ranges[i].reason);
   }
   pthread_mutex_unlock(&lock);
 }

@@ -29,7 +29,7 @@ struct BalloonCore: Sendable {
     /// A message for the host.
     case send([UInt8])
     /// The driver may be used from here on.
-    case ready
+    case ready(BalloonVersion)
     /// Take up to so many pages; then call `inflated`.
     case take(UInt32)
     /// Give these ranges back, as far as they are the balloon's; then call `deflated`.
@@ -70,10 +70,6 @@ struct BalloonCore: Sendable {
   init(canBalloon: Bool, timing: Timing = Timing()) {
     self.canBalloon = canBalloon
     self.timing = timing
-  }
-
-  var version: BalloonVersion? {
-    if case .ready(let version) = stage { version } else { nil }
   }
 
   // MARK: - Events
@@ -245,7 +241,7 @@ struct BalloonCore: Sendable {
     stage = .ready(version)
     areReportsSuppressed = flags.contains(.suppressPressureReports)
     deadline = areReportsSuppressed ? .max : now &+ timing.reportDelay
-    return .ready
+    return .ready(version)
   }
 
   private func information(_ message: RawSpan) throws(WireError) -> [Action] {

@@ -147,8 +147,8 @@ struct BalloonService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     for action in actions {
       switch action {
       case .send(let message): messages.append(message)
-      case .ready:
-        status.protocolVersion = core.version.map { "\($0)" }
+      case .ready(let version):
+        status.protocolVersion = "\(version)"
         status.areReportsSuppressed = core.areReportsSuppressed
         tell(.ready)
         life.ready()
@@ -286,18 +286,17 @@ struct BalloonService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
 
   private mutating func deflate(_ ranges: [PageRange], _ before: UInt64) {
     var (ranges, returned) = (ranges, before)
-    for _ in 0..<Self.releaseSlice {
-      guard let range = ranges.popLast() else { break }
+    var budget = Self.releaseSlice
+    while budget > 0, let range = ranges.popLast() {
       let result =
-        memory?.release(range, maximumUnits: Self.releaseSlice) ?? (pages: 0, rest: nil)
+        memory?.release(range, maximumUnits: budget) ?? (pages: 0, units: 0, rest: nil)
+      // A range of nothing is work, too.
+      budget -= max(result.units, 1)
       returned &+= result.pages
       status.returnedPages &+= result.pages
       let done = range.count &- (result.rest?.count ?? 0)
       status.foreignPages &+= done &- result.pages
-      if let rest = result.rest {
-        ranges.append(rest)
-        break
-      }
+      if let rest = result.rest { ranges.append(rest) }
     }
     guard ranges.isEmpty else {
       job = .deflate(ranges, returned: returned)

@@ -203,10 +203,11 @@ struct PinnedMemory: ~Copyable, @unchecked Sendable {
   /// Gives back those pages of a range that are the balloon's.
   ///
   /// - Parameter maximumUnits: huge or small pages at one time.
-  /// - Returns: how many pages were the balloon's, and the part of the range that is left to do.
+  /// - Returns: how many pages were the balloon's, how many units that took, and the part of the
+  ///   range that is left to do.
   mutating func release(
     _ range: PageRange, maximumUnits: Int
-  ) -> (pages: UInt64, rest: PageRange?) {
+  ) -> (pages: UInt64, units: Int, rest: PageRange?) {
     let (start, end) = (range.start, range.end)
     let first = firstUnit(endingAfter: start)
     var index = first
@@ -241,7 +242,7 @@ struct PinnedMemory: ~Copyable, @unchecked Sendable {
     }
     units.replaceSubrange(first..<index, with: kept)
     pageCount -= pages
-    return (pages, rest)
+    return (pages, index - first, rest)
   }
 
   /// Notes that the host has given back a part of a huge page.
@@ -344,15 +345,16 @@ struct PinnedMemory: ~Copyable, @unchecked Sendable {
 
   /// The physical page numbers of a block's first pages, which are pinned.
   private func pageNumbers(_ block: Int, _ count: Int) throws(BalloonMemoryError) -> [GPN] {
-    let numbers: [UInt64]
+    let numbers: [GPN]
     do throws(Errno) {
       numbers = try unsafe pageMap.frames(at: address(block, 0), count: count)
     } catch {
       throw .noPagemap(error)
     }
-    return try numbers.map { number throws(BalloonMemoryError) in
-      guard number != 0, number <= PageRange.maximumStart else { throw .pageNumbersHidden }
-      return number
+    // They are in memory, so what is not told is hidden.
+    guard numbers.allSatisfy({ 1...PageRange.maximumStart ~= $0 }) else {
+      throw .pageNumbersHidden
     }
+    return numbers
   }
 }

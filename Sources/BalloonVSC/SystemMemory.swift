@@ -63,10 +63,10 @@ public struct SystemMemory: Sendable, Equatable {
 }
 
 func readFile(_ path: String) throws(BalloonMemoryError) -> String {
-  var buffer = [CChar](repeating: 0, count: 8192)
-  let count = unsafe vmbus_read_small_file(path, &buffer, buffer.count)
+  var buffer = [UInt8](repeating: 0, count: 8192)
+  let count = unsafe vmbus_read_file(path, &buffer, buffer.count)
   guard count >= 0 else { throw .unreadable(path, Errno(rawValue: -count)) }
-  return String(decoding: buffer.prefix(Int(count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+  return String(decoding: buffer.prefix(Int(count)), as: UTF8.self)
 }
 
 /// How much the operator lets the host take, in pages of 4096 bytes.

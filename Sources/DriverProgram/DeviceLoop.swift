@@ -22,8 +22,12 @@ public func whileOffered(
       let end = try await FoundDevice(transport, options).use { device in
         do {
           return try await body(device)
-        } catch TransportError.rescinded {
-          // It went away while it was being opened, and may come and go a few times more.
+        } catch {
+          // It went away while it was being opened: whatever the driver makes of that. It may come and
+          // go a few times more.
+          guard transport.endReason == .rescinded || error as? TransportError == .rescinded else {
+            throw error
+          }
           try await Task.sleep(for: .milliseconds(200))
           return ChannelEnd.rescinded
         }

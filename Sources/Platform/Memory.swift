@@ -86,8 +86,8 @@ public struct MemoryFile: ~Copyable, Sendable {
   }
 }
 
-/// Huge pages of 2 MiB: the kernel neither swaps them out nor moves them when it makes room, so their
-/// physical addresses can be given to a device.
+/// Huge pages of 2 MiB: the kernel neither swaps them out nor moves them when it makes room. It may move
+/// them when memory is taken offline, or a larger contiguous area is made: see `PinnedPages`.
 public struct HugePageFile: ~Copyable, Sendable {
   public static let pageByteCount = 2 << 20
 
@@ -108,6 +108,37 @@ public struct HugePageFile: ~Copyable, Sendable {
 
   public func map() throws(Errno) -> MappedMemory {
     try MappedMemory(owned.rawValue, byteCount: byteCount)
+  }
+}
+
+/// Keeps the pages of a mapping where they are, whatever the kernel would do with them, by registering
+/// them with an io_uring that is never used.
+public struct PinnedPages: ~Copyable, Sendable {
+  private let ring: OwnedDescriptor
+
+  /// - Parameters:
+  ///   - unitByteCount: what is pinned at once; at most 16384 of them.
+  /// - Returns: nil when this process may not (`kernel.io_uring_disabled`, RLIMIT_MEMLOCK).
+  public init?(_ memory: borrowing MappedMemory, unitByteCount: Int) {
+    guard let ring = Self.ring(memory, unitByteCount) else { return nil }
+    self.ring = ring
+  }
+
+  private static func ring(
+    _ memory: borrowing MappedMemory, _ unitByteCount: Int
+  ) -> OwnedDescriptor? {
+    let descriptor = vmbus_pin_ring()
+    guard descriptor >= 0 else { return nil }
+    let ring = OwnedDescriptor(owning: descriptor)
+    for slot in 0..<memory.byteCount / unitByteCount {
+      // Safe: within the mapping; and closing the ring, which ends the pin, needs no mapping.
+      let start = unsafe memory.start + slot * unitByteCount
+      guard unsafe vmbus_pin(ring.rawValue, UInt32(clamping: slot), start, unitByteCount) == 0
+      else {
+        return nil
+      }
+    }
+    return ring
   }
 }
 

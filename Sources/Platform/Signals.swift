@@ -11,13 +11,15 @@ public enum Termination {
   /// Waits for the next one. It blocks the calling thread.
   public static func wait() -> Int32 { vmbus_wait_for_termination() }
 
-  /// Waits for the next one on a thread of its own, or until the task is cancelled.
+  /// Waits on a thread of its own until one has come, or until the task is cancelled. Once one has
+  /// come, this returns at once.
   public static func next() async throws(Errno) {
     let worker = try Worker(.init(name: "signals", spinRounds: 0))
     let descriptor = unsafe vmbus_termination_fd().pointee
     let promise = Promise<Void>()
-    worker.watch(descriptor) {
-      EventDescriptor.drain(descriptor)
+    // It stays readable, so that who asks later learns it too.
+    worker.watch(descriptor) { [unowned worker] in
+      worker.unwatch(descriptor)
       promise.keep(())
     }
     await withTaskCancellationHandler {

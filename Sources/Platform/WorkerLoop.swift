@@ -75,6 +75,8 @@ struct WorkerLoop: ~Copyable {
         roundsSinceClock = 0
         worker.counters.publish(account)
         expireAll(vmbus_now())
+        // A worker that never sleeps must learn too that a device has gone.
+        if !watched.isEmpty { drainReady(milliseconds: 0) }
       }
     }
   }
@@ -131,6 +133,12 @@ struct WorkerLoop: ~Copyable {
         ? 0 : Int32(truncatingIfNeeded: min((deadline - now) / 1_000_000 + 1, 60_000))
     }
     account.sleeps &+= 1
+    drainReady(milliseconds: milliseconds)
+    if deadline != .max { expireAll(vmbus_now()) }
+  }
+
+  /// Waits for descriptors that are ready, and drains them.
+  private func drainReady(milliseconds: Int32) {
     // Only EBADF, EFAULT and EINVAL are left, and the descriptor and the memory are our own.
     _ = try? epoll.wait(milliseconds: milliseconds) { token in
       if token == 0 {
@@ -139,7 +147,6 @@ struct WorkerLoop: ~Copyable {
         drain()
       }
     }
-    if deadline != .max { expireAll(vmbus_now()) }
   }
 
   private mutating func expireAll(_ now: UInt64) {
@@ -198,6 +205,8 @@ struct WorkerLoop: ~Copyable {
 
   mutating func stop() {
     while count > 0 { remove(at: count - 1) }
+    // What drains a descriptor may hold the worker, which holds this.
+    for descriptor in Array(watched.keys) { unwatch(descriptor) }
     isStopping = true
   }
 }

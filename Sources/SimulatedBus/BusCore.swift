@@ -42,6 +42,8 @@ final class BusCore: Sendable {
   struct State: ~Copyable {
     var client: ControlClient
     var devices: [ChannelID: SimulatedDevice] = [:]
+    /// The devices that subchannels belong to.
+    var subchannels: [ChannelID: SimulatedDevice] = [:]
     var waiting: [Awaited: Waiter] = [:]
     var resumptions: [Resumption] = []
     var workers: [ProcessorUse] = []
@@ -201,15 +203,29 @@ final class BusCore: Sendable {
   }
 
   private func offered(_ offer: OfferChannel, _ state: inout State) {
-    guard offer.subchannelIndex == 0 else { return }
+    guard offer.subchannelIndex == 0 else {
+      // The client has refused those whose primary it does not know.
+      let device = state.devices.values.first {
+        $0.offer.instanceID == offer.instanceID && $0.offer.interfaceID == offer.interfaceID
+      }
+      guard let device else { return }
+      state.subchannels[offer.channelID] = device
+      return device.subchannels.add(offer)
+    }
     state.devices[offer.channelID] = SimulatedDevice(self, offer)
   }
 
   private func rescinded(_ channel: ChannelID, _ state: inout State) {
     resume(.open(channel), .failure(.rescinded), &state)
-    guard let device = state.devices.removeValue(forKey: channel) else { return }
-    let client = device.end(.rescinded)
-    if client == .unused {
+    let use: SimulatedDevice.Use
+    if let device = state.subchannels.removeValue(forKey: channel) {
+      use = device.endSubchannel(channel)
+    } else if let device = state.devices.removeValue(forKey: channel) {
+      use = device.end(.rescinded)
+    } else {
+      return
+    }
+    if use == .unused {
       // Nobody has it open: the relid can go at once.
       do throws(ControlError) {
         perform(try state.client.release(channel), &state)
@@ -232,6 +248,7 @@ final class BusCore: Sendable {
     logger.info("the host is gone")
     for device in state.devices.values { _ = device.end(.hostGone) }
     state.devices = [:]
+    state.subchannels = [:]
     for awaited in Array(state.waiting.keys) { resume(awaited, .failure(.hostGone), &state) }
   }
 

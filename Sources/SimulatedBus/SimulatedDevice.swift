@@ -11,6 +11,9 @@ final class SimulatedDevice: DeviceTransport {
   let offer: OfferChannel
   private let bus: BusCore
   private let life = DeviceLife()
+  let subchannels = SubchannelOffers()
+  /// Channels whose offer was taken back while they were open: their relids are to be released.
+  private let rescinded = Lock<Set<ChannelID>>([])
   /// False once the host has not said that it is done with a channel's memory.
   private let isQuiet = Atomic<Bool>(true)
 
@@ -45,8 +48,35 @@ final class SimulatedDevice: DeviceTransport {
   func openChannel(
     _ parameters: ChannelParameters, worker: Worker
   ) async throws(TransportError) -> RawChannel {
-    let channel = try await life.opening(identity.channel) { () async throws(TransportError) in
-      try await open(parameters, worker)
+    try await open(offer, parameters, worker)
+  }
+
+  func openSubchannel(
+    _ index: UInt16, _ parameters: ChannelParameters, worker: Worker
+  ) async throws(TransportError) -> RawChannel {
+    let seconds = bus.configuration.timeoutSeconds
+    guard let offer = await subchannels.offer(index, withinSeconds: seconds) else {
+      throw life.reason.map { $0 == .rescinded ? .rescinded : .hostGone }
+        ?? .timedOut("subchannel offer")
+    }
+    return try await open(offer, parameters, worker)
+  }
+
+  private func open(
+    _ offer: OfferChannel, _ parameters: ChannelParameters, _ worker: Worker
+  ) async throws(TransportError) -> RawChannel {
+    let channel = try await life.opening(offer.channelID) {
+      () async throws(TransportError) -> SimulatedChannelState in
+      guard let confidentiality = offer.flags.confidentiality else {
+        throw .unlawfulFlags(offer.flags)
+      }
+      let processor = try bus.takeProcessor(for: worker)
+      do throws(TransportError) {
+        return try await openRing(offer, parameters, worker, confidentiality, processor)
+      } catch {
+        bus.giveBackProcessor(of: worker)
+        throw error
+      }
     }
     let (ring, half) = (channel.ring, channel.ring.byteCount / 2)
     // Safe: the state keeps the ring's pages for as long as the channel has it.
@@ -57,38 +87,24 @@ final class SimulatedDevice: DeviceTransport {
       doorbell: .event(descriptor: channel.doorbell.rawValue), state: channel)
   }
 
-  private func open(
-    _ parameters: ChannelParameters, _ worker: Worker
+  private func openRing(
+    _ offer: OfferChannel, _ parameters: ChannelParameters, _ worker: Worker,
+    _ confidentiality: Confidentiality, _ processor: Int
   ) async throws(TransportError) -> SimulatedChannelState {
-    guard let confidentiality = offer.flags.confidentiality else {
-      throw .unlawfulFlags(offer.flags)
-    }
-    let processor = try bus.takeProcessor(for: worker)
-    do throws(TransportError) {
-      return try await open(parameters, worker, confidentiality, processor)
-    } catch {
-      bus.giveBackProcessor(of: worker)
-      throw error
-    }
-  }
-
-  private func open(
-    _ parameters: ChannelParameters, _ worker: Worker, _ confidentiality: Confidentiality,
-    _ processor: Int
-  ) async throws(TransportError) -> SimulatedChannelState {
+    let id = offer.channelID
     let ringByteCount = max(parameters.ringByteCount & ~4095, 2 * 4096)
     let ring = try bus.machine.allocate(
       confidentiality == .hostVisible ? .hostVisible : .encrypted, byteCount: 2 * ringByteCount)
-    let gpadl = try await createGPADL(ring)
+    let gpadl = try await createGPADL(ring, for: id)
     do throws(TransportError) {
       let doorbell = try bus.machine.bindEvent(offer.connectionID)
       let channel = SimulatedChannelState(
-        self, bus, id: offer.channelID, confidentiality: confidentiality, gpadl: gpadl, ring: ring,
+        self, bus, id: id, confidentiality: confidentiality, gpadl: gpadl, ring: ring,
         doorbell: doorbell, worker: worker)
       var open = OpenParameters(ring: gpadl, downstreamPageOffset: UInt32(ringByteCount / 4096))
       open.targetVP = UInt32(processor)
       open.userData = parameters.userData
-      let (id, message) = (offer.channelID, open)
+      let message = open
       let status = try await bus.ask(.open(id)) { state throws(ControlError) in
         try state.client.open(id, message)
       }
@@ -100,8 +116,9 @@ final class SimulatedDevice: DeviceTransport {
     }
   }
 
-  private func createGPADL(_ ring: PageAllocation) async throws(TransportError) -> GPADLID {
-    let id = offer.channelID
+  private func createGPADL(
+    _ ring: PageAllocation, for id: ChannelID
+  ) async throws(TransportError) -> GPADLID {
     guard let range = GPADLRange(pages: ring.gpns) else {
       throw .outOfMemory(.hostVisible, byteCount: ring.byteCount)
     }
@@ -154,14 +171,28 @@ final class SimulatedDevice: DeviceTransport {
   // MARK: - The end
 
   /// The offer is gone, or the host.
-  func end(_ reason: ChannelEnd) -> Use { life.end(reason) ? .inUse : .unused }
+  func end(_ reason: ChannelEnd) -> Use {
+    if reason == .rescinded { rescinded.withLock { _ = $0.insert(offer.channelID) } }
+    subchannels.end()
+    return life.end(reason) ? .inUse : .unused
+  }
+
+  /// The offer of a subchannel is gone; the device goes on.
+  func endSubchannel(_ channel: ChannelID) -> Use {
+    subchannels.remove(channel)
+    rescinded.withLock { _ = $0.insert(channel) }
+    return life.end(channel, .rescinded) ? .inUse : .unused
+  }
+
+  var endReason: ChannelEnd? { life.reason }
 
   func ended() async -> ChannelEnd { await life.ended() }
 
   /// The driver has let go of the channel.
   func released(_ channel: SimulatedChannelState) {
+    life.released(channel, isPrimary: channel.id == offer.channelID)
     Task {
-      let wasRescinded = life.reason == .rescinded
+      let wasRescinded = rescinded.withLock { $0.contains(channel.id) }
       bus.tell { state throws(ControlError) in try state.client.close(channel.id) }
       await tearDown(channel.gpadl, channel.ring)
       if wasRescinded {

@@ -53,6 +53,9 @@ public struct StorageNegotiation: Sendable {
   /// The smallest transfer limit that can carry one block of any size that a disk has.
   public static let smallestTransferLimit: UInt32 = 4096
 
+  /// Before a version is agreed on, a host of an old one answers with its own, shorter packets.
+  private static var smallestPacketByteCount: Int { StorageVersion.windowsVista.packetByteCount }
+
   public init() {}
 
   /// Begins. Only the first event may be this one.
@@ -80,10 +83,10 @@ public struct StorageNegotiation: Sendable {
     case .idle, .ready, .failed:
       throw .unexpectedCompletion
     case .beginning:
-      _ = try accept(payload, of: .beginInitialization)
+      _ = try accept(payload, of: .beginInitialization, StorageNegotiation.smallestPacketByteCount)
       return ask(.windows10)
     case .askingVersion(let version):
-      let reply = try Reply(payload)
+      let reply = try Reply(payload, StorageNegotiation.smallestPacketByteCount)
       guard reply.header.status == .success else {
         // Hosts name different reasons for a version that they do not know.
         guard let next = version.next else { throw .noCommonVersion(reply.header.status) }
@@ -92,7 +95,8 @@ public struct StorageNegotiation: Sendable {
       stage = .askingProperties(version)
       return .send(StorageNegotiation.packet(.queryProperties))
     case .askingProperties(let version):
-      let properties = try accept(payload, of: .queryProperties).properties
+      let properties =
+        try accept(payload, of: .queryProperties, version.packetByteCount).properties
       let limit = properties.maximumTransferBytes
       guard limit >= StorageNegotiation.smallestTransferLimit else {
         throw .unusableTransferLimit(limit)
@@ -105,7 +109,7 @@ public struct StorageNegotiation: Sendable {
           isMultiChannel: isMultiChannel))
       return .send(StorageNegotiation.packet(.endInitialization))
     case .ending(let capabilities):
-      _ = try accept(payload, of: .endInitialization)
+      _ = try accept(payload, of: .endInitialization, capabilities.version.packetByteCount)
       stage = .ready(capabilities)
       return .ready(capabilities)
     }
@@ -119,9 +123,9 @@ public struct StorageNegotiation: Sendable {
   }
 
   private func accept(
-    _ payload: RawSpan, of operation: StorageOperation
+    _ payload: RawSpan, of operation: StorageOperation, _ byteCount: Int
   ) throws(StorageProtocolError) -> Reply {
-    let reply = try Reply(payload)
+    let reply = try Reply(payload, byteCount)
     guard reply.header.status == .success else {
       throw .refused(operation, reply.header.status)
     }
@@ -139,8 +143,7 @@ public struct StorageNegotiation: Sendable {
     let header: StoragePacketHeader
     let properties: StorageChannelProperties
 
-    init(_ payload: RawSpan) throws(StorageProtocolError) {
-      let needed = Packet.count
+    init(_ payload: RawSpan, _ needed: Int) throws(StorageProtocolError) {
       guard payload.byteCount >= needed else {
         throw .malformed(
           .tooShort("StorageCompletion", needed: needed, found: payload.byteCount))
@@ -186,7 +189,7 @@ extension StorageProtocolError: CustomStringConvertible {
     case .alreadyStarted: "storage: the start-up has begun already"
     case .refused(let operation, let status): "storage: the host refused \(operation): \(status)"
     case .noCommonVersion(let status):
-      "storage: the host refused versions 6.2, 6.0 and 5.1: \(status)"
+      "storage: the host refused versions 6.2, 6.0, 5.1, 4.2 and 2.0: \(status)"
     case .unusableTransferLimit(let limit):
       "storage: the host moves at most \(limit) bytes at once, and a block may have 4096"
     }

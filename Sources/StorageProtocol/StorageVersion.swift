@@ -34,6 +34,8 @@ public struct StorageVersion: WireInteger, Comparable {
     switch self {
     case .windows10: .windows81
     case .windows81: .windows8
+    case .windows8: .windows7
+    case .windows7: .windowsVista
     default: nil
     }
   }

@@ -4,13 +4,20 @@ public import VSC
 
 /// A disk for everybody: any thread and any task may read and write any bytes of it.
 ///
-/// Requests go to the worker that owns the channel, which cuts them up, copies their bytes
-/// through DMA memory and keeps many of them under way. Everything that waits gets an error when
-/// the channel ends. The burst face is `StorageQueue`.
+/// Requests go to a worker that owns a channel of the controller, which cuts them up, copies their
+/// bytes through DMA memory and keeps many of them under way. A caller that runs on such a worker
+/// uses its channel; others take turns. Everything that waits gets an error when a channel ends. The
+/// burst face is `StorageQueue`.
+///
+/// Requests that are under way at the same time are executed in any order. `flush` covers all writes
+/// that returned before it was called, on whichever channel they went: the disk has one cache.
 public final class BlockDevice: Sendable {
   public struct Information: Sendable {
     public var disk: DiskInformation
+    public var lun: UInt8
     public var identity: DeviceIdentity
+    /// Channels that share the requests.
+    public var channelCount: Int
     /// Who reads what is sent in the ring, and who reads the disk's data in DMA memory.
     public var ringMemory: MemoryVisibility
     public var dataMemory: MemoryVisibility
@@ -19,61 +26,52 @@ public final class BlockDevice: Sendable {
     public var isBounced: Bool
   }
 
-  public let information: Information
-  public let worker: Worker
-  private let device: Device
-  private let life: ServiceLife
-  private let hand: @Sendable (Transfer) -> Void
-  private let drop: @Sendable () -> Void
-  private let readCounters: @Sendable (@escaping @Sendable (ChannelCounters?) -> Void) -> Void
+  public let controller: StorageController
+  let unit: StorageUnit
+  private let ownsController: Bool
 
-  init<Ring: Visibility, External: Visibility>(
-    _ information: Information, _ device: Device,
-    _ service: WorkerHandle<StorageService<Ring, External>>, _ life: ServiceLife
-  ) {
-    self.information = information
-    self.device = device
-    self.life = life
-    worker = service.worker
-    hand = { transfer in
-      service.perform { service in
-        service.add(transfer)
-      } orElse: {
-        transfer.outcome.keep(life.endReason ?? .channel(.ended(.closed)))
-      }
-    }
-    drop = { service.detach() }
-    readCounters = { body in
-      service.perform { service in
-        body(service.counters)
-      } orElse: {
-        body(nil)
-      }
-    }
+  init(_ controller: StorageController, _ unit: StorageUnit, ownsController: Bool = false) {
+    self.controller = controller
+    self.unit = unit
+    self.ownsController = ownsController
+  }
+
+  /// The same disk; `close` closes the controller.
+  func owningController() -> BlockDevice {
+    BlockDevice(controller, unit, ownsController: true)
+  }
+
+  public var lun: UInt8 { unit.lun }
+
+  /// What is known of the disk now: its size may change.
+  public var information: Information {
+    Information(
+      disk: unit.information, lun: lun, identity: controller.identity,
+      channelCount: controller.channelCount, ringMemory: controller.memories.ring,
+      dataMemory: controller.memories.data, isBounced: controller.memories.isBounced)
   }
 
   /// Bytes of the disk.
-  public var byteCount: UInt64 { information.disk.geometry.byteCount }
+  public var byteCount: UInt64 { unit.information.geometry.byteCount }
 
   /// Why the disk can be used no more, or nil while it can.
-  public var ended: StorageError? { life.endReason }
+  public var ended: StorageError? { unit.endReason }
 
   /// Suspends until the disk can be used no more: it was closed, or the host took it away.
-  public func waitUntilEnded() async { await life.waitUntilEnded() }
+  public func waitUntilEnded() async { await unit.waitUntilEnded() }
 
-  /// What the channel has done so far, or nil when it is over.
+  /// What the controller's channels have done so far, together, or nil when they are over.
   public func counters() async -> ChannelCounters? {
-    let promise = Promise<ChannelCounters?>()
-    readCounters { promise.keep($0) }
-    return await promise.value()
+    let all = await controller.counters()
+    guard !all.isEmpty else { return nil }
+    return all.reduce(into: ChannelCounters()) { $0.add($1.channel) }
   }
 
-  /// Ends all requests and gives the device back. Its memory is freed when the host is known to
-  /// be done with it.
+  /// Ends the use of the disk. One that was opened by itself is closed with its device: all
+  /// requests end, and the memory is freed when the host is known to be done with it.
   public func close() async {
-    drop()
-    await waitUntilEnded()
-    await device.close()
+    if ownsController { await controller.close() }
+    unit.end(.channel(.ended(.closed)))
   }
 
   // MARK: - For threads
@@ -87,7 +85,7 @@ public final class BlockDevice: Sendable {
     try check(offset, bytes.count)
     guard let start = bytes.baseAddress, bytes.count > 0 else { return }
     try runAndWait(
-      Transfer(.read, offset: offset, byteCount: bytes.count, memory: unsafe .lent(start)))
+      Transfer(.read, unit, offset: offset, byteCount: bytes.count, memory: unsafe .lent(start)))
   }
 
   /// Writes `bytes` to the disk; returns when the host has them, which need not mean that they
@@ -101,18 +99,40 @@ public final class BlockDevice: Sendable {
     guard let start = bytes.baseAddress, bytes.count > 0 else { return }
     // A write only reads its memory.
     let memory = unsafe UnsafeMutableRawPointer(mutating: start)
-    try runAndWait(
-      Transfer(
-        .write(forced: forced), offset: offset, byteCount: bytes.count,
-        memory: unsafe .lent(memory)))
+    try runAndWait(write(offset, bytes.count, forced, unsafe .lent(memory)))
   }
 
   /// Brings all writes that have returned to stable storage.
-  public func flush() throws(StorageError) { try runAndWait(Transfer(.flush)) }
+  public func flush() throws(StorageError) { try runAndWait(Transfer(.flush, unit)) }
+
+  /// Tells the disk that the bytes are not needed any more: what is read there is undefined until
+  /// they are written. Parts of blocks are left as they are.
+  ///
+  /// - Throws: `unsupported` when the disk takes no such hint.
+  public func discard(at offset: UInt64, count: UInt64) throws(StorageError) {
+    for transfer in try discards(offset, count) { try runAndWait(transfer) }
+  }
+
+  /// Fills bytes with zeros, without sending them where the disk can do that.
+  ///
+  /// - Parameters:
+  ///   - mayUnmap: a thin disk may give their storage back.
+  ///   - forced: they are on stable storage when this returns.
+  ///   - onlyFast: rather throw `unsupported` than send them.
+  public func writeZeroes(
+    at offset: UInt64, count: UInt64, mayUnmap: Bool = true, forced: Bool = false,
+    onlyFast: Bool = false
+  ) throws(StorageError) {
+    for transfer in try zeroes(offset, count, mayUnmap, forced, onlyFast) {
+      try runAndWait(transfer)
+    }
+  }
 
   private func runAndWait(_ transfer: Transfer) throws(StorageError) {
-    guard !worker.isCurrent else { throw .onWorkerThread }
-    hand(transfer)
+    guard !controller.channels.all.contains(where: { $0.worker.isCurrent }) else {
+      throw .onWorkerThread
+    }
+    unit.begin(transfer)
     if let error = transfer.outcome.wait() { throw error }
   }
 
@@ -123,7 +143,7 @@ public final class BlockDevice: Sendable {
     try check(offset, count)
     guard count > 0 else { return [] }
     let transfer = Transfer(
-      .read, offset: offset, byteCount: count,
+      .read, unit, offset: offset, byteCount: count,
       memory: .owned([UInt8](repeating: 0, count: count)))
     try await run(transfer)
     return transfer.takeBytes()
@@ -135,16 +155,29 @@ public final class BlockDevice: Sendable {
   ) async throws(StorageError) {
     try checkWrite(offset, bytes.count)
     guard !bytes.isEmpty else { return }
-    try await run(
-      Transfer(
-        .write(forced: forced), offset: offset, byteCount: bytes.count, memory: .owned(bytes)))
+    try await run(write(offset, bytes.count, forced, .owned(bytes)))
   }
 
   /// Brings all writes that have returned to stable storage.
-  public func flush() async throws(StorageError) { try await run(Transfer(.flush)) }
+  public func flush() async throws(StorageError) { try await run(Transfer(.flush, unit)) }
+
+  /// See the blocking form.
+  public func discard(at offset: UInt64, count: UInt64) async throws(StorageError) {
+    for transfer in try discards(offset, count) { try await run(transfer) }
+  }
+
+  /// See the blocking form.
+  public func writeZeroes(
+    at offset: UInt64, count: UInt64, mayUnmap: Bool = true, forced: Bool = false,
+    onlyFast: Bool = false
+  ) async throws(StorageError) {
+    for transfer in try zeroes(offset, count, mayUnmap, forced, onlyFast) {
+      try await run(transfer)
+    }
+  }
 
   private func run(_ transfer: Transfer) async throws(StorageError) {
-    hand(transfer)
+    unit.begin(transfer)
     let error = await withTaskCancellationHandler {
       await transfer.outcome.value()
     } onCancel: {
@@ -153,9 +186,50 @@ public final class BlockDevice: Sendable {
     if let error { throw error }
   }
 
+  // MARK: - Transfers
+
+  private func write(
+    _ offset: UInt64, _ count: Int, _ forced: Bool, _ memory: consuming Transfer.Memory
+  ) -> Transfer {
+    let canForce = unit.information.supportsForcedWrites
+    return Transfer(
+      .write(forced: forced && canForce), unit, offset: offset, byteCount: count,
+      flush: forced && !canForce, memory: memory)
+  }
+
+  /// The whole blocks of a range, as one transfer or none.
+  private func discards(_ offset: UInt64, _ count: UInt64) throws(StorageError) -> [Transfer] {
+    let count = try checkRange(offset, count)
+    let disk = unit.information
+    guard disk.provisioning.canDiscard else { throw .unsupported }
+    let mask = UInt64(disk.geometry.blockByteCount) &- 1
+    let start = (offset &+ mask) & ~mask
+    let end = (offset &+ UInt64(count)) & ~mask
+    guard start < end else { return [] }
+    return [Transfer(.discard, unit, offset: start, byteCount: Int(end &- start))]
+  }
+
+  private func zeroes(
+    _ offset: UInt64, _ count: UInt64, _ mayUnmap: Bool, _ forced: Bool, _ onlyFast: Bool
+  ) throws(StorageError) -> [Transfer] {
+    let count = try checkRange(offset, count)
+    let provisioning = unit.information.provisioning
+    if onlyFast, !provisioning.canFill { throw .unsupported }
+    guard count > 0 else { return [] }
+    let canUnmap = mayUnmap && provisioning.canFillByUnmap && provisioning.readsZeros
+    let method: Transfer.ZeroMethod =
+      canUnmap ? .fillOrUnmap : provisioning.canFill ? .fill : .writes
+    // No command that fills can force, so a flush follows.
+    return [
+      Transfer(.writeZeroes(method), unit, offset: offset, byteCount: count, flush: forced)
+    ]
+  }
+
   // MARK: - Checks
 
   private func check(_ offset: UInt64, _ count: Int) throws(StorageError) {
+    if let end = ended { throw end }
+    let byteCount = byteCount
     guard count >= 0, offset <= byteCount, UInt64(count) <= byteCount - offset else {
       throw .outOfRange(offset: offset, byteCount: count, capacity: byteCount)
     }
@@ -163,6 +237,24 @@ public final class BlockDevice: Sendable {
 
   private func checkWrite(_ offset: UInt64, _ count: Int) throws(StorageError) {
     try check(offset, count)
-    if information.disk.isReadOnly { throw .readOnly }
+    if unit.information.isReadOnly { throw .readOnly }
+  }
+
+  private func checkRange(_ offset: UInt64, _ count: UInt64) throws(StorageError) -> Int {
+    let bytes = Int(clamping: count)
+    try checkWrite(offset, bytes)
+    return bytes
+  }
+}
+
+extension ChannelCounters {
+  fileprivate mutating func add(_ other: ChannelCounters) {
+    sent &+= other.sent
+    received &+= other.received
+    doorbells &+= other.doorbells
+    full &+= other.full
+    corrupt &+= other.corrupt
+    unknownCompletions &+= other.unknownCompletions
+    malformed &+= other.malformed
   }
 }

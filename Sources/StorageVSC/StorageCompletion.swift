@@ -49,6 +49,8 @@ struct StorageRequest<External: Visibility>: ~Copyable {
 @frozen
 enum StorageRequestKind: Sendable {
   case command
+  /// A packet that is no request, after the start-up.
+  case control
   case negotiation
   /// A command of the start-up.
   case identification

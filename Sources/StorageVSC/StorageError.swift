@@ -20,17 +20,26 @@ public enum StorageError: Error, Equatable, Sendable {
   case cancelled
   /// A blocking call on the worker's own thread would wait for itself.
   case onWorkerThread
+  /// The disk can't do that at all, or not faster than by writing.
+  case unsupported
 
   // The device's.
 
   case failed(SRBStatus, SCSIStatus, SCSISense?)
   /// Success, but not for all bytes.
   case shortTransfer(asked: Int, moved: Int)
-  /// No completion in time. The memory stays the device's until it comes.
+  /// No completion in time. The memory stays the device's until it comes. Whether the request is
+  /// executed yet, and when, is not known: a write may still reach the disk, after a later one.
   case timedOut
   /// The completion's bytes broke the protocol.
   case malformed(WireError)
   case unexpectedOperation(StorageOperation)
+  /// The host declined what is no request: subchannels, a reset.
+  case declined(NTStatus)
+  /// The disk was taken away from its controller.
+  case removed(lun: UInt8)
+  /// The host answered neither requests nor resets: the channel was given up.
+  case unresponsive
   /// The channel is over.
   case channel(ChannelError)
 
@@ -41,17 +50,6 @@ public enum StorageError: Error, Equatable, Sendable {
   /// The unit is no disk; its SCSI device type.
   case notADisk(deviceType: UInt8)
   case unusableGeometry(lastBlock: UInt64, blockSize: UInt32)
-}
-
-extension StorageError {
-  /// Whether the same command may well succeed when it is sent again.
-  public var isTransient: Bool {
-    switch self {
-    case .failed(_, .busy, _), .failed(_, .queueFull, _): true
-    case .failed(let status, _, let sense): status.code == .busy || sense?.key == .unitAttention
-    default: false
-    }
-  }
 }
 
 extension StorageError: CustomStringConvertible {
@@ -65,6 +63,7 @@ extension StorageError: CustomStringConvertible {
     case .notReady: "the disk is not ready yet"
     case .cancelled: "the request was cancelled"
     case .onWorkerThread: "a blocking call on the worker's own thread"
+    case .unsupported: "the disk can't do that"
     case .failed(let srb, let scsi, let sense):
       if let sense { "the disk failed: \(sense)" } else { "the disk failed: \(srb), \(scsi)" }
     case .shortTransfer(let asked, let moved):
@@ -72,6 +71,9 @@ extension StorageError: CustomStringConvertible {
     case .timedOut: "the host did not answer in time"
     case .malformed(let error): "the host's answer is malformed: \(error)"
     case .unexpectedOperation(let operation): "the host answered a request with \(operation)"
+    case .declined(let status): "the host declined: \(status)"
+    case .removed(let lun): "the disk at LUN \(lun) was taken away"
+    case .unresponsive: "the host answers neither requests nor resets"
     case .channel(let error): error.description
     case .refused(let error): error.description
     case .noDisk(let lun): "there is no disk at LUN \(lun)"

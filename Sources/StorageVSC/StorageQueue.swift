@@ -5,6 +5,8 @@ public import VSC
 
 /// A disk on one channel, for programs that drive it in bursts from the worker's thread.
 ///
+/// A subchannel's queue has no start-up of its own: it begins with what the primary channel agreed on.
+///
 /// The start-up runs in `next`; `disk` is there when it is over. Then `read`, `write` and `flush`
 /// send requests, `next` returns what has completed, and `publish` shows the host what was sent.
 /// None of them counts a reference or allocates (law 4).
@@ -15,11 +17,16 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     public var depth: Int
     /// Nanoseconds.
     public var timeout: UInt64
+    /// Subchannels that a primary channel's queue asks for.
+    public var subchannels: Int
 
-    public init(lun: UInt8 = 0, depth: Int = 256, timeout: UInt64 = 30_000_000_000) {
+    public init(
+      lun: UInt8 = 0, depth: Int = 256, timeout: UInt64 = 30_000_000_000, subchannels: Int = 0
+    ) {
       self.lun = lun
       self.depth = depth
       self.timeout = timeout
+      self.subchannels = subchannels
     }
   }
 
@@ -30,7 +37,15 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   @usableFromInline var requests: Requests<StorageRequest<External>>
   @usableFromInline let lun: UInt8
   @usableFromInline let timeout: UInt64
-  @usableFromInline var version = StorageVersion.windows8
+  /// Requests at one time. There is room for a few more, so that a reset can always be asked for.
+  @usableFromInline let depth: Int
+  /// Whether the start-up asks one disk what it is.
+  let identifies: Bool
+  @usableFromInline var version = StorageVersion.windows8 {
+    didSet { packetByteCount = version.packetByteCount }
+  }
+  /// Bytes of a packet of the version.
+  @usableFromInline var packetByteCount = StorageVersion.windows8.packetByteCount
   @usableFromInline var phase = Phase.new
   /// Valid when ready.
   public internal(set) var geometry = DiskGeometry()
@@ -45,19 +60,61 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   public internal(set) var disk: DiskInformation?
   /// Why the queue can be used no more, or nil while it can.
   public internal(set) var failure: StorageError?
+  /// What the primary channel agreed on; nil until then.
+  public internal(set) var agreement: StorageAgreement?
+  /// Completions that came after their request had timed out.
+  @usableFromInline var lateCompletions: UInt64 = 0
 
   /// - Parameter answer: a buffer for the start-up's own use.
   public init(
     _ channel: consuming Channel<Ring, External>, _ configuration: Configuration,
     answer: consuming DMABuffer<External>
   ) {
+    self.init(channel, configuration, answer: .some(answer), agreement: nil)
+  }
+
+  /// The queue of a subchannel. It is ready at once.
+  ///
+  /// - Parameter agreement: of the primary channel's queue, when that is ready.
+  public init(
+    subchannel channel: consuming Channel<Ring, External>, _ configuration: Configuration,
+    _ agreement: StorageAgreement
+  ) {
+    self.init(channel, configuration, answer: nil, agreement: agreement)
+  }
+
+  /// The queue of a primary channel that serves any disk of the controller. Its owner asks the disks
+  /// what they are.
+  init(controller channel: consuming Channel<Ring, External>, _ configuration: Configuration) {
+    self.init(channel, configuration, answer: nil, agreement: nil)
+  }
+
+  private init(
+    _ channel: consuming Channel<Ring, External>, _ configuration: Configuration,
+    answer: consuming DMABuffer<External>?, agreement: StorageAgreement?
+  ) {
     self.channel = channel
-    requests = Requests(capacity: configuration.depth)
+    depth = min(max(configuration.depth, 1), 65536 - Self.reserve)
+    requests = Requests(capacity: depth + Self.reserve)
     lun = configuration.lun
     timeout = configuration.timeout
-    startup = StorageStartup(lun: configuration.lun)
-    self.answer = .some(answer)
+    startup = StorageStartup(subchannels: configuration.subchannels)
+    switch answer {
+    case .some: identifies = true
+    case .none: identifies = false
+    }
+    self.answer = answer
+    self.agreement = agreement
+    if let agreement {
+      version = agreement.capabilities.version
+      packetByteCount = version.packetByteCount
+      disk = agreement.disk
+      if let disk { geometry = disk.geometry }
+      phase = .ready
+    }
   }
+
+  private static var reserve: Int { 2 }
 
   @inlinable public var isReady: Bool { phase == .ready }
   public var counters: ChannelCounters { channel.counters }
@@ -69,7 +126,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   /// Requests under way, those included that timed out and whose completion has not come.
   @inlinable public var count: Int { requests.count }
   @inlinable public var abandoned: Int { requests.abandoned }
-  @inlinable public var isFull: Bool { requests.isFull }
+  @inlinable public var isFull: Bool { requests.count >= depth }
 
   /// What the host told unasked since the last call.
   public mutating func takeEvents() -> StorageEvents {
@@ -138,7 +195,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     _ command: SCSICommand, byteCount: Int, buffer: inout DMABuffer<External>?, tag: UInt64,
     kind: StorageRequestKind = .command
   ) throws(StorageError) {
-    guard let id = requests.nextID else { throw .wouldBlock }
+    guard requests.count < depth, let id = requests.nextID else { throw .wouldBlock }
     var packet = StorageNegotiation.Packet(repeating: 0)
     StoragePacketHeader(.executeSRB, flags: .requestCompletion).write(into: &packet)
     // The host's own time is shorter than ours, so that its answer is seen.
@@ -146,12 +203,25 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
       command, lun: lun, transferLength: UInt32(truncatingIfNeeded: byteCount),
       timeout: 20, version: version
     ).write(into: &packet, at: StoragePacketHeader.byteCount)
+    try send(
+      packet, id, byteCount: byteCount, buffer: &buffer, tag: tag, kind: kind,
+      timeout: timeout)
+  }
+
+  @inlinable
+  @inline(__always)
+  mutating func send(
+    _ packet: borrowing StorageNegotiation.Packet, _ id: UInt64, byteCount: Int,
+    buffer: inout DMABuffer<External>?, tag: UInt64, kind: StorageRequestKind, timeout: UInt64
+  ) throws(StorageError) {
+    let count = packetByteCount
     var lent = buffer.take()
     do throws(ChannelError) {
       if var target = lent.take() {
         do throws(ChannelError) {
           unsafe try channel.send(
-            packet.span.bytes, dma: &target, byteCount: byteCount, transactionID: id)
+            packet.span.bytes.extracting(first: count), dma: &target, byteCount: byteCount,
+            transactionID: id)
         } catch {
           buffer = consume target
           throw error
@@ -159,7 +229,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
         lent = consume target
       } else {
         unsafe try channel.send(
-          packet.span.bytes, transactionID: id, completionRequested: true)
+          packet.span.bytes.extracting(first: count), transactionID: id, completionRequested: true)
       }
     } catch {
       throw refusal(error)
@@ -203,14 +273,21 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
           buffer.takeBack()
           request.payload.buffer = consume buffer
         }
-        if request.payload.kind != .command {
+        if request.payload.kind != .command, request.payload.kind != .control {
           continueStartup(request, packet)
           continue
         }
         // Its user was told that it timed out; the buffer is free from now on.
-        if request.wasAbandoned { continue }
+        if request.wasAbandoned {
+          lateCompletions &+= 1
+          continue
+        }
+        if request.payload.kind == .control {
+          return StorageCompletion(
+            tag: request.payload.tag, result: controlOutcome(packet), buffer: nil)
+        }
         let result = Self.outcome(
-          channel.payload(of: packet), asked: request.payload.byteCount)
+          channel.payload(of: packet), packetByteCount, asked: request.payload.byteCount)
         if case .failure(let error) = result { note(error) }
         return StorageCompletion(
           tag: request.payload.tag, result: result, buffer: request.payload.buffer.take())
@@ -223,28 +300,44 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
 
   /// What a completion says.
   @inlinable
-  static func outcome(_ payload: RawSpan, asked: Int) -> Result<Int, StorageError> {
-    // Hosts answer with 64 bytes whatever the version.
-    guard payload.byteCount >= 64 else {
+  static func outcome(
+    _ payload: RawSpan, _ packetByteCount: Int, asked: Int
+  ) -> Result<Int, StorageError> {
+    // Bytes beyond a packet of the version are none of it.
+    guard payload.byteCount >= packetByteCount else {
       return .failure(
-        .malformed(.tooShort("storage completion", needed: 64, found: payload.byteCount)))
+        .malformed(
+          .tooShort("storage completion", needed: packetByteCount, found: payload.byteCount)))
     }
-    let request: SCSIRequest
+    let fields: SCSIOutcomeFields
     do throws(WireError) {
       let header = try StoragePacketHeader(parsing: payload)
       guard header.operation == .completeIO else {
         return .failure(.unexpectedOperation(header.operation))
       }
-      request = try SCSIRequest(
+      fields = try SCSIOutcomeFields(
         parsing: payload.extracting(droppingFirst: StoragePacketHeader.byteCount))
     } catch {
       return .failure(.malformed(error))
     }
-    guard request.srbStatus.code == .success, request.scsiStatus == .good else {
-      return .failure(.failed(request.srbStatus, request.scsiStatus, request.sense))
+    guard fields.srbStatus.code == .success, fields.scsiStatus == .good else {
+      return .failure(Self.failure(payload))
     }
     // The length is the host's word; it can't have moved more than it was given.
-    return .success(min(Int(request.transferLength), asked))
+    return .success(min(Int(fields.transferLength), asked))
+  }
+
+  /// Nothing of a completion lies in the fields that the long form of a request has more.
+  @usableFromInline
+  static func failure(_ payload: RawSpan) -> StorageError {
+    do throws(WireError) {
+      let request = try SCSIRequest.Short(
+        parsing: payload.extracting(droppingFirst: StoragePacketHeader.byteCount)
+      ).request
+      return .failed(request.srbStatus, request.scsiStatus, request.sense)
+    } catch {
+      return .malformed(error)
+    }
   }
 
   @usableFromInline
@@ -253,8 +346,11 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     case .malformed, .unexpectedOperation: channel.counters.malformed &+= 1
     case .failed(_, _, let sense?) where sense.code == 0x2A && sense.qualifier == 0x09:
       events.insert(.capacityChanged)
-    case .failed(_, _, let sense?) where sense.key == .unitAttention && sense.code == 0x3F:
+    // Mode parameters or capabilities changed, and what the unit is.
+    case .failed(_, _, let sense?)
+    where sense.key == .unitAttention && (sense.code == 0x2A || sense.code == 0x3F):
       events.insert(.unitsChanged)
+    case .failed where error.isUnitGone: events.insert(.unitsChanged)
     default: break
     }
   }
@@ -305,7 +401,7 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
         expired = (request.tag, request.kind)
       }
       guard let expired else { return nil }
-      if expired.kind == .command {
+      if expired.kind == .command || expired.kind == .control {
         return StorageCompletion(tag: expired.tag, result: .failure(error), buffer: nil)
       }
       if phase != .failed { fail(.timedOut) }

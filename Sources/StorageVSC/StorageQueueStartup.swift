@@ -30,7 +30,7 @@ extension StorageQueue {
         startup = next
         try perform(step)
       } else {
-        let result = Self.outcome(channel.payload(of: packet), asked: byteCount)
+        let result = Self.outcome(channel.payload(of: packet), packetByteCount, asked: byteCount)
         // A private copy: the host may see the buffer, and change it while it is looked at.
         var copy = InlineArray<256, UInt8>(repeating: 0)
         let moved = min((try? result.get()) ?? 0, copy.count)
@@ -62,14 +62,19 @@ extension StorageQueue {
     case .command(let command, let byteCount):
       var buffer = answer.take()
       try submit(command, byteCount: byteCount, buffer: &buffer, tag: 0, kind: .identification)
+    case .agreed(let agreed):
+      version = agreed.capabilities.version
+      agreement = agreed
+      guard identifies else {
+        phase = .ready
+        break
+      }
+      let limit = Self.maximumTransfer(agreed.capabilities)
+      try perform(startup.inquire(lun, version, maximumTransfer: limit))
     case .ready(let information):
       disk = information
+      agreement?.disk = information
       geometry = information.geometry
-      // One packet describes 2 MiB at most.
-      geometry.maximumTransferByteCount = min(
-        geometry.maximumTransferByteCount, Channel<Ring, External>.maximumDMAByteCount)
-      disk?.geometry = geometry
-      version = information.version
       // Its memory is free for others.
       _ = answer.take()
       phase = .ready
@@ -77,10 +82,69 @@ extension StorageQueue {
     channel.flush()
   }
 
+  /// Bytes that one request may move: the host's limit, and that of one packet.
+  static func maximumTransfer(_ capabilities: StorageCapabilities) -> Int {
+    min(Int(capabilities.maximumTransferBytes), Channel<Ring, External>.maximumDMAByteCount)
+  }
+
   @usableFromInline
   mutating func fail(_ error: StorageError) {
     guard phase != .failed else { return }
     phase = .failed
     failure = error
+  }
+}
+
+/// What a controller's channel sends beside reads and writes.
+extension StorageQueue {
+  /// Sends a command to any unit.
+  mutating func submit(
+    block: SCSICommandBlock, lun: UInt8, byteCount: Int, buffer: inout DMABuffer<External>?,
+    tag: UInt64
+  ) throws(StorageError) {
+    guard phase == .ready else { throw .notReady }
+    guard requests.count < depth, let id = requests.nextID else { throw .wouldBlock }
+    var packet = StorageNegotiation.Packet(repeating: 0)
+    StoragePacketHeader(.executeSRB, flags: .requestCompletion).write(into: &packet)
+    // The host's own time is shorter than ours, so that its answer is seen.
+    SCSIRequest(
+      block: block, lun: lun, transferLength: UInt32(truncatingIfNeeded: byteCount),
+      timeout: 20, version: version
+    ).write(into: &packet, at: StoragePacketHeader.byteCount)
+    try send(
+      packet, id, byteCount: byteCount, buffer: &buffer, tag: tag, kind: .command,
+      timeout: timeout)
+  }
+
+  /// Sends a packet that is no request: it has no data, and only its status counts.
+  mutating func submit(
+    control packet: StorageNegotiation.Packet, tag: UInt64, timeout: UInt64
+  ) throws(StorageError) {
+    guard phase == .ready else { throw .notReady }
+    guard let id = requests.nextID else { throw .wouldBlock }
+    var none: DMABuffer<External>?
+    try send(packet, id, byteCount: 0, buffer: &none, tag: tag, kind: .control, timeout: timeout)
+  }
+
+  @usableFromInline
+  mutating func controlOutcome(_ packet: Packet) -> Result<Int, StorageError> {
+    do throws(WireError) {
+      let header = try StoragePacketHeader(parsing: channel.payload(of: packet))
+      guard header.operation == .completeIO else {
+        channel.counters.malformed &+= 1
+        return .failure(.unexpectedOperation(header.operation))
+      }
+      guard header.status == .success else { return .failure(.declined(header.status)) }
+      return .success(0)
+    } catch {
+      channel.counters.malformed &+= 1
+      return .failure(.malformed(error))
+    }
+  }
+
+  /// Ends the channel: the host does nothing any more.
+  mutating func giveUp() {
+    fail(.unresponsive)
+    channel.end(.hostGone)
   }
 }

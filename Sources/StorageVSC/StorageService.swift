@@ -3,59 +3,61 @@
 import StorageProtocol
 import VSC
 
-/// The core of a `BlockDevice`, on the worker's thread: it cuts transfers into requests, bounces
+/// One channel of a controller, on its worker's thread: it cuts transfers into requests, bounces
 /// their bytes through DMA memory, and keeps as many under way as the device takes.
 struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
-  /// One request of a transfer, or two after each other on the same blocks.
-  struct Chunk {
-    enum Step { case read, write, flush, fetchForWrite }
-
-    var transfer: Transfer
-    var step: Step
-    var block: UInt64 = 0
-    var blockCount = 0
-    /// The part that the user asked for: bytes into the blocks, and into the transfer.
-    var offsetInBlocks = 0
-    var offsetInTransfer = 0
-    var byteCount = 0
-    var attempts = 0
-    /// Blocks of which the user writes a part.
-    var isPartial = false
-  }
-
-  private var queue: StorageQueue<Ring, External>
-  private var pool: DMAPool<External>
-  private let life: ServiceLife
-  private var waiting: [Transfer] = []
-  private var chunks: [Chunk?]
-  private var freeChunks: [Int]
+  var queue: StorageQueue<Ring, External>
+  var pool: DMAPool<External>
+  let life: ServiceLife
+  let retry: RetryPolicy
+  let resetTimeout: UInt64
+  var waiting: [Transfer] = []
+  var chunks: [Chunk?]
+  var freeChunks: [Int]
   /// Chunks that are to be sent again.
-  private var again: [Int] = []
-  private var partialWrites = 0
+  var again: [Int] = []
+  /// The same, but not before a time.
+  var delayed: [(index: Int, time: UInt64)] = []
+  var recovery: Recovery
+  var counts = StorageCounters()
   private var isAnnounced = false
 
-  /// - Parameter depth: requests at one time.
+  /// The tag of resets.
+  static var resetTag: UInt64 { .max }
+
   init(
     _ queue: consuming StorageQueue<Ring, External>, _ pool: consuming DMAPool<External>,
-    depth: Int, life: ServiceLife
+    _ configuration: StorageController.Configuration, life: ServiceLife
   ) {
     self.queue = queue
     self.pool = pool
     self.life = life
+    retry = configuration.retry
+    resetTimeout = configuration.resetTimeout
+    recovery = Recovery(grace: configuration.resetTimeout)
+    let depth = configuration.usableDepth
     chunks = Array(repeating: nil, count: depth)
     freeChunks = Array((0..<depth).reversed())
   }
 
   deinit {
-    let error = queue.failure ?? .channel(.ended(.closed))
-    life.end(error)
-    for transfer in waiting { transfer.outcome.keep(error) }
-    for case let chunk? in chunks { chunk.transfer.outcome.keep(error) }
+    life.end(queue.failure ?? .channel(.ended(.closed)))
+    // The first reason counts: that of the channel which took the others with it.
+    let error = life.endReason ?? .channel(.ended(.closed))
+    for transfer in waiting { transfer.settle(error) }
+    for case let chunk? in chunks { chunk.transfer.settle(error) }
   }
 
   mutating func add(_ transfer: Transfer) { waiting.append(transfer) }
 
-  var counters: ChannelCounters { queue.counters }
+  var counters: StorageCounters {
+    var counters = counts
+    counters.channel = queue.counters
+    counters.late = queue.lateCompletions
+    counters.underWay = queue.count
+    counters.abandoned = queue.abandoned
+    return counters
+  }
 
   // MARK: - Pollable
 
@@ -72,10 +74,12 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
       work = Int(truncatingIfNeeded: queue.received &- before)
     }
     work = Int(truncatingIfNeeded: queue.received &- before)
-    if !isAnnounced, let disk = queue.disk {
+    if !isAnnounced, let agreement = queue.agreement {
       isAnnounced = true
-      life.ready(disk)
+      life.ready(agreement)
     }
+    let events = queue.takeEvents()
+    if !events.isEmpty { life.signal(events) }
     // `next` has run dry, so all that was under way is told; `deinit` tells the rest.
     if queue.failure != nil { return nil }
     if isAnnounced { work &+= begin() }
@@ -85,13 +89,52 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
 
   mutating func arm() -> Bool { queue.arm() }
   mutating func disarm() { queue.disarm() }
-  var nextDeadline: UInt64 { queue.nextDeadline }
+
+  var nextDeadline: UInt64 {
+    delayed.reduce(min(queue.nextDeadline, recovery.deadline)) { min($0, $1.time) }
+  }
 
   mutating func expire(now: UInt64) {
-    while let late = queue.nextExpired(now: now) { finish(late) }
+    while let late = queue.nextExpired(now: now) {
+      if late.tag == Self.resetTag {
+        act(recovery.answered(false, now: now), now)
+        continue
+      }
+      let chunk = chunk(late.tag)
+      finish(late)
+      counts.timeouts &+= 1
+      if let chunk { act(recovery.timedOut(chunk.transfer.lun), now) }
+    }
+    act(recovery.expire(now: now, missing: queue.abandoned), now)
+    for entry in delayed where entry.time <= now { again.append(entry.index) }
+    delayed.removeAll { $0.time <= now }
     // The worker may be about to sleep: what waits for the late ones must not wait for ever.
     if isAnnounced, queue.failure == nil { _ = begin() }
     queue.publish()
+  }
+
+  private func chunk(_ tag: UInt64) -> Chunk? {
+    let index = Int(truncatingIfNeeded: tag)
+    return chunks.indices.contains(index) ? chunks[index] : nil
+  }
+
+  // MARK: - Resets
+
+  private mutating func act(_ action: Recovery.Action, _ now: UInt64) {
+    switch action {
+    case .none: break
+    case .reset(let operation, let lun):
+      counts.resets &+= 1
+      do throws(StorageError) {
+        try queue.submit(
+          control: StorageNegotiation.reset(operation, lun: lun), tag: Self.resetTag,
+          timeout: resetTimeout)
+      } catch {
+        // The ring is full: the host takes nothing.
+        act(recovery.answered(false, now: now), now)
+      }
+    case .giveUp: queue.giveUp()
+    }
   }
 
   // MARK: - Beginning
@@ -115,11 +158,16 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
       if transfer.failure != nil || transfer.outcome.isKept {
         // Failed or cancelled: nothing more of it; what is under way ends by itself.
         transfer.begun = transfer.byteCount
+        transfer.needsFlush = false
         done &+= 1
         settle(transfer)
         continue
       }
-      guard let index = freeChunks.last, let chunk = nextChunk(of: transfer) else { break }
+      guard let index = freeChunks.last else { break }
+      let isFlush = transfer.needsFlush && transfer.begun == transfer.byteCount
+      let chunk =
+        isFlush
+        ? Chunk.flush(transfer) : Chunk(of: transfer, bufferByteCount: pool.bufferByteCount)
       chunks[index] = chunk
       let outcome = send(index)
       guard case .sent = outcome else {
@@ -129,58 +177,15 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
         continue
       }
       freeChunks.removeLast()
+      if isFlush { transfer.needsFlush = false }
       transfer.begun &+= chunk.byteCount
       transfer.chunksUnderWay &+= 1
-      if chunk.isPartial { partialWrites &+= 1 }
       count &+= 1
       if transfer.begun == transfer.byteCount { done &+= 1 }
     }
     waiting.removeFirst(done)
     if !waiting.isEmpty || !again.isEmpty { giveUpIfStuck() }
     return count
-  }
-
-  /// The next piece of a transfer, or nil when it has to wait for another write.
-  private func nextChunk(of transfer: Transfer) -> Chunk? {
-    guard transfer.byteCount > 0 else { return Chunk(transfer: transfer, step: .flush) }
-    let size = queue.geometry.blockByteCount
-    // The face has checked that the range lies on the disk.
-    let start = transfer.offset &+ UInt64(transfer.begun)
-    let left = transfer.byteCount &- transfer.begun
-    let offset = Int(start & UInt64(size &- 1))
-    let most = min(pool.bufferByteCount, queue.geometry.maximumTransferByteCount) & ~(size &- 1)
-    var chunk = Chunk(transfer: transfer, step: transfer.isWrite ? .write : .read)
-    chunk.block = start / UInt64(size)
-    chunk.offsetInBlocks = offset
-    chunk.offsetInTransfer = transfer.begun
-    if transfer.isWrite {
-      if offset != 0 || left < size {
-        chunk.isPartial = true
-        chunk.step = .fetchForWrite
-        chunk.byteCount = min(size &- offset, left)
-      } else {
-        chunk.byteCount = min(left & ~(size &- 1), most)
-      }
-    } else {
-      chunk.byteCount = min(left, most &- offset)
-    }
-    chunk.blockCount = (offset &+ chunk.byteCount &+ size &- 1) / size
-    return mustWait(chunk) ? nil : chunk
-  }
-
-  /// Whether a write to the same blocks is under way of which one writes a part of a block only:
-  /// fetching, changing and writing back must not undo another's write.
-  private func mustWait(_ chunk: Chunk) -> Bool {
-    guard chunk.transfer.isWrite, chunk.isPartial || partialWrites > 0 else { return false }
-    for case let other? in chunks
-    where other.transfer.isWrite && (chunk.isPartial || other.isPartial) {
-      if other.block < chunk.block &+ UInt64(chunk.blockCount),
-        chunk.block < other.block &+ UInt64(other.blockCount)
-      {
-        return true
-      }
-    }
-    return false
   }
 
   private enum Outcome {
@@ -193,18 +198,15 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     guard let chunk = chunks[index] else { return .sent }
     let tag = UInt64(index)
     do throws(StorageError) {
-      if chunk.step == .flush {
-        try queue.flush(tag: tag)
-        return .sent
+      var buffer: DMABuffer<External>?
+      let count = chunk.dataByteCount
+      if count > 0 {
+        guard var taken = pool.take() else { return .noRoom }
+        guard count <= taken.byteCount else { return .failed(.badLength(count)) }
+        prepare(chunk, &taken)
+        buffer = .some(taken)
       }
-      guard var buffer = pool.take() else { return .noRoom }
-      if chunk.step == .write { copyIn(chunk, &buffer) }
-      var given = Optional.some(buffer)
-      if chunk.step == .write {
-        try write(chunk, &given, tag)
-      } else {
-        try queue.read(at: chunk.block, blockCount: chunk.blockCount, into: &given, tag: tag)
-      }
+      try send(chunk, &buffer, tag)
       return .sent
     } catch .wouldBlock {
       return .noRoom
@@ -213,47 +215,55 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     }
   }
 
-  private mutating func write(
+  private mutating func send(
     _ chunk: Chunk, _ buffer: inout DMABuffer<External>?, _ tag: UInt64
   ) throws(StorageError) {
-    var forced = false
-    if case .write(true) = chunk.transfer.kind { forced = true }
-    try queue.write(
-      at: chunk.block, blockCount: chunk.blockCount, from: &buffer, tag: tag, forced: forced)
+    try queue.submit(
+      block: chunk.command, lun: chunk.transfer.lun, byteCount: chunk.dataByteCount,
+      buffer: &buffer, tag: tag)
   }
 
   // MARK: - Ending
 
   private mutating func finish(_ completion: consuming StorageCompletion<External>) {
+    if completion.tag == Self.resetTag {
+      let now = MonotonicClock.now()
+      if case .success = completion.result {
+        act(recovery.answered(true, now: now, missing: queue.abandoned), now)
+      } else if queue.failure == nil {
+        act(recovery.answered(false, now: now), now)
+      }
+      return
+    }
     let index = Int(truncatingIfNeeded: completion.tag)
     guard chunks.indices.contains(index), let chunk = chunks[index] else { return }
-    let size = queue.geometry.blockByteCount
-    let asked = chunk.step == .flush ? 0 : chunk.blockCount &* size
     switch completion.result {
-    case .failure(let error):
-      if error.isTransient, chunk.attempts < 5 { return repeatChunk(index) }
-      end(index, error)
-    case .success(let moved) where moved != asked:
-      end(index, .shortTransfer(asked: asked, moved: moved))
-    case .success:
+    case .failure(let error): failed(index, chunk, error)
+    case .success(let moved) where chunk.isCounted && moved != chunk.dataByteCount:
+      end(index, .shortTransfer(asked: chunk.dataByteCount, moved: moved))
+    case .success(let moved):
       var buffer = completion.buffer.take()
       switch chunk.step {
-      case .read:
-        if let buffer = buffer.take() { copyOut(chunk, buffer) }
+      case .read, .command:
+        chunk.transfer.moved = moved
+        if var filled = buffer.take() { copyOut(chunk, moved, &filled) }
         end(index, nil)
-      case .write, .flush:
+      case .write, .flush, .unmap, .fill:
         end(index, nil)
       case .fetchForWrite:
+        chunks[index]?.step = .write
+        var next = chunk
+        next.step = .write
         if var fetched = buffer.take() {
-          copyIn(chunk, &fetched)
+          prepare(next, &fetched)
           buffer = .some(fetched)
         }
-        chunks[index]?.step = .write
         do throws(StorageError) {
-          try write(chunk, &buffer, UInt64(index))
+          try send(next, &buffer, UInt64(index))
         } catch .wouldBlock {
           // Nobody else can change these blocks meanwhile: fetching again is the same.
           repeatChunk(index)
+          again.append(index)
         } catch {
           end(index, error)
         }
@@ -261,19 +271,44 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     }
   }
 
+  private mutating func failed(_ index: Int, _ chunk: Chunk, _ error: StorageError) {
+    if let wait = retry.wait(
+      error, attempts: chunk.attempts, isIdempotent: chunk.isIdempotent), queue.failure == nil
+    {
+      counts.retries &+= 1
+      repeatChunk(index)
+      if wait == 0 {
+        again.append(index)
+      } else {
+        delayed.append((index, MonotonicClock.now() &+ wait))
+      }
+      return
+    }
+    if chunk.step == .fill, error.isUnknownCommand, chunk.transfer.isZeroing {
+      // The disk can't fill after all: the same blocks are written, from this chunk's start on.
+      chunk.transfer.unit?.forgetFill()
+      chunk.transfer.fallsBack = true
+      chunk.transfer.begun = min(chunk.transfer.begun, chunk.offsetInTransfer)
+      if !waiting.contains(where: { $0 === chunk.transfer }) { waiting.append(chunk.transfer) }
+      return end(index, nil)
+    }
+    if error.isUnitGone, chunk.transfer.unit != nil {
+      return end(index, .removed(lun: chunk.transfer.lun))
+    }
+    end(index, error)
+  }
+
   private mutating func repeatChunk(_ index: Int) {
     guard var chunk = chunks[index] else { return }
     chunk.attempts &+= 1
     if chunk.isPartial { chunk.step = .fetchForWrite }
     chunks[index] = chunk
-    again.append(index)
   }
 
   private mutating func end(_ index: Int, _ error: StorageError?) {
     guard let chunk = chunks[index] else { return }
     chunks[index] = nil
     freeChunks.append(index)
-    if chunk.isPartial { partialWrites &-= 1 }
     let transfer = chunk.transfer
     transfer.chunksUnderWay &-= 1
     transfer.failure = transfer.failure ?? error
@@ -281,10 +316,14 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   }
 
   /// Tells the user when the last chunk has ended.
-  private func settle(_ transfer: Transfer) {
+  private mutating func settle(_ transfer: Transfer) {
     guard transfer.chunksUnderWay == 0 else { return }
     guard transfer.failure != nil || transfer.begun == transfer.byteCount else { return }
-    transfer.outcome.keep(transfer.failure)
+    if transfer.failure == nil, transfer.needsFlush, !transfer.outcome.isKept {
+      waiting.append(transfer)
+      return
+    }
+    transfer.settle(transfer.failure)
   }
 
   /// When nothing is under way but requests that timed out, and they keep all the room, nothing
@@ -294,26 +333,12 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     guard queue.isFull || pool.available == 0 else { return }
     for index in again { end(index, .timedOut) }
     again.removeAll()
-    for transfer in waiting where transfer.chunksUnderWay == 0 {
+    let stuck = waiting
+    waiting.removeAll()
+    for transfer in stuck where transfer.chunksUnderWay == 0 {
       transfer.failure = transfer.failure ?? .timedOut
-      settle(transfer)
+      transfer.settle(transfer.failure)
     }
-    waiting.removeAll { $0.outcome.isKept }
-  }
-
-  // MARK: - Copies
-
-  private func copyIn(_ chunk: Chunk, _ buffer: inout DMABuffer<External>) {
-    buffer.withMutableBytes(chunk.offsetInBlocks &+ chunk.byteCount) { target in
-      chunk.transfer.copyOut(
-        at: chunk.offsetInTransfer, count: chunk.byteCount, toEndOf: &target)
-    }
-  }
-
-  private func copyOut(_ chunk: Chunk, _ buffer: borrowing DMABuffer<External>) {
-    let end = chunk.offsetInBlocks &+ chunk.byteCount
-    guard end <= buffer.byteCount else { return }
-    chunk.transfer.copyIn(
-      at: chunk.offsetInTransfer, buffer.bytes.extracting(chunk.offsetInBlocks..<end))
+    waiting.append(contentsOf: stuck.filter { $0.chunksUnderWay > 0 })
   }
 }

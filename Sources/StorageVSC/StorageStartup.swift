@@ -3,32 +3,27 @@
 import StorageProtocol
 import VSC
 
-/// The start-up of a disk as a value without I/O: the protocol's negotiation, then the commands
-/// that ask the disk what it is.
+/// The start-up of a primary channel as a value without I/O: the protocol's negotiation, the wish
+/// for subchannels, then, where one disk is meant, the commands that ask it what it is.
 struct StorageStartup {
   enum Step {
     /// Send in-band, completion requested; its payload goes to `negotiated`.
     case send(StorageNegotiation.Packet)
+    /// The protocol is agreed on. Without a disk that is all.
+    case agreed(StorageAgreement)
     /// Execute; the outcome goes to `answered`.
     case command(SCSICommand, byteCount: Int)
     case ready(DiskInformation)
   }
 
-  private enum Question {
-    case inquiry, capacity16, capacity10, mode, serial
-  }
-
-  /// Bytes of the largest answer.
-  static let maximumAnswerByteCount = 255
-
   private var negotiation = StorageNegotiation()
-  private var maximumTransfer: UInt32 = 0
-  private var question = Question.inquiry
-  private var information = DiskInformation()
-  private var repetitions = 0
-  private let lun: UInt8
+  private var inquiry: UnitInquiry?
+  private var wanted: Int
+  /// While the host is asked for subchannels.
+  private var asking: StorageAgreement?
 
-  init(lun: UInt8) { self.lun = lun }
+  /// - Parameter subchannels: that are wanted.
+  init(subchannels: Int) { wanted = subchannels }
 
   mutating func begin() throws(StorageError) -> Step {
     do throws(StorageProtocolError) {
@@ -39,6 +34,7 @@ struct StorageStartup {
   }
 
   mutating func negotiated(_ payload: RawSpan) throws(StorageError) -> Step {
+    if let asking { return try granted(asking, payload) }
     do throws(StorageProtocolError) {
       return try step(negotiation.completion(payload))
     } catch {
@@ -48,120 +44,69 @@ struct StorageStartup {
 
   private mutating func step(_ step: StorageNegotiation.Step) -> Step {
     switch step {
-    case .send(let packet):
-      return .send(packet)
+    case .send(let packet): return .send(packet)
     case .ready(let capabilities):
-      maximumTransfer = capabilities.maximumTransferBytes
-      information.version = capabilities.version
-      return ask(.inquiry)
+      var agreement = StorageAgreement(capabilities)
+      let count = min(wanted, Int(capabilities.maximumSubchannels))
+      guard count > 0, capabilities.isMultiChannel else { return .agreed(agreement) }
+      // Once for each opening of the device, and after the negotiation.
+      agreement.subchannelCount = count
+      asking = agreement
+      return .send(StorageNegotiation.createSubchannels(UInt16(clamping: count)))
     }
   }
 
-  /// - Parameter answer: a private copy of the bytes that the disk sent.
+  /// A host that grants none has a primary channel that does all the work.
+  private mutating func granted(
+    _ agreement: StorageAgreement, _ payload: RawSpan
+  ) throws(StorageError) -> Step {
+    var agreement = agreement
+    asking = nil
+    let header: StoragePacketHeader
+    do throws(WireError) {
+      header = try StoragePacketHeader(parsing: payload)
+    } catch {
+      throw .malformed(error)
+    }
+    guard header.operation == .completeIO else {
+      throw .refused(.unexpectedOperation(header.operation))
+    }
+    if header.status != .success { agreement.subchannelCount = 0 }
+    return .agreed(agreement)
+  }
+
+  /// Begins to ask a disk what it is.
+  ///
+  /// - Parameter maximumTransfer: bytes that the host and a packet allow.
+  mutating func inquire(_ lun: UInt8, _ version: StorageVersion, maximumTransfer: Int) -> Step {
+    var inquiry = UnitInquiry(lun: lun, version: version, maximumTransfer: maximumTransfer)
+    defer { self.inquiry = inquiry }
+    return step(inquiry.begin())
+  }
+
   mutating func answered(
     _ result: Result<Int, StorageError>, _ answer: RawSpan
   ) throws(StorageError) -> Step {
-    if case .failure(let error) = result {
-      // A disk reports a reset or a change once, to the next command, whichever that is.
-      if error.isTransient, repetitions < 5 {
-        repetitions += 1
-        return ask(question)
-      }
-      return try without(error)
-    }
-    switch question {
-    case .inquiry: return try takeInquiry(parse(answer))
-    case .capacity16:
-      let capacity: Capacity16 = try parse(answer)
-      return try takeCapacity(capacity.lastBlock, capacity.blockSize)
-    case .capacity10:
-      let capacity: Capacity10 = try parse(answer)
-      return try takeCapacity(UInt64(capacity.lastBlock), capacity.blockSize)
-    case .mode:
-      // A disk need not know this, and the next, so a bad answer is none.
-      if let parameters = try? ModeHeader6(parsing: answer).parameters {
-        information.isReadOnly = parameters.contains(.writeProtected)
-        information.supportsForcedWrites = parameters.contains(.forcedAccess)
-      }
-      return ask(.serial)
-    case .serial:
-      var reader = WireReader(answer, name: "unit serial number")
-      if let header = try? reader.read(VitalProductDataHeader.self), header.page == 0x80,
-        let serial = try? reader.take(min(Int(header.length), reader.remaining))
-      {
-        information.serial = text(serial)
-      }
-      return .ready(information)
-    }
+    guard var inquiry else { throw .notReady }
+    defer { self.inquiry = inquiry }
+    return step(try inquiry.answered(result, answer))
   }
 
-  private func parse<Answer: WireLayout>(_ bytes: RawSpan) throws(StorageError) -> Answer {
-    do throws(WireError) { return try Answer(parsing: bytes) } catch { throw .malformed(error) }
-  }
-
-  /// What a question that failed means.
-  private mutating func without(_ error: StorageError) throws(StorageError) -> Step {
-    switch question {
-    case .inquiry, .capacity10:
-      if case .failed(let status, _, _) = error,
-        status.code == .invalidLUN || status.code == .noDevice
-      {
-        throw .noDisk(lun: lun)
-      }
-      throw error
-    case .capacity16:
-      guard case .failed(_, _, let sense) = error, sense?.key == .illegalRequest else {
-        throw error
-      }
-      return ask(.capacity10)
-    case .mode: return ask(.serial)
-    case .serial: return .ready(information)
-    }
-  }
-
-  private mutating func takeInquiry(_ data: InquiryData) throws(StorageError) -> Step {
-    guard data.deviceType >> 5 == 0 else { throw .noDisk(lun: lun) }
-    guard data.deviceType == 0 else { throw .notADisk(deviceType: data.deviceType & 0x1F) }
-    unsafe information.vendor = text(data.vendor.span.bytes)
-    unsafe information.product = text(data.product.span.bytes)
-    unsafe information.revision = text(data.revision.span.bytes)
-    return ask(.capacity16)
-  }
-
-  private mutating func takeCapacity(
-    _ lastBlock: UInt64, _ blockSize: UInt32
-  ) throws(StorageError) -> Step {
-    information.geometry = try DiskGeometry(
-      lastBlock: lastBlock, blockSize: blockSize, maximumTransfer: maximumTransfer)
-    return ask(.mode)
-  }
-
-  private mutating func ask(_ question: Question) -> Step {
-    if self.question != question { repetitions = 0 }
-    self.question = question
-    switch question {
-    case .inquiry:
-      return .command(
-        .inquiry(vitalProductData: false, page: 0, allocationLength: 36), byteCount: 36)
-    case .capacity16: return .command(.readCapacity16(allocationLength: 32), byteCount: 32)
-    case .capacity10: return .command(.readCapacity10, byteCount: 8)
-    case .mode:
-      let sense = SCSIModeSense(isLong: false, page: 0x3F, allocationLength: 192)
-      return .command(.modeSense(sense), byteCount: 192)
-    case .serial:
-      return .command(
-        .inquiry(vitalProductData: true, page: 0x80, allocationLength: 255), byteCount: 255)
+  private func step(_ step: UnitInquiry.Step) -> Step {
+    switch step {
+    case .command(let command, let byteCount): .command(command, byteCount: byteCount)
+    case .ready(let information): .ready(information)
     }
   }
 }
 
-/// The printable characters of a peer's text, without the blanks around.
-private func text(_ bytes: RawSpan) -> String {
-  var result: [UInt8] = []
-  for index in 0..<bytes.byteCount {
-    let byte = unsafe bytes.unsafeLoad(fromByteOffset: index, as: UInt8.self)
-    result.append(byte >= 0x20 && byte < 0x7F ? byte : 0x20)
-  }
-  while result.last == 0x20 { result.removeLast() }
-  return String(decoding: result.drop { $0 == 0x20 }, as: UTF8.self)
+/// What a primary channel and its host agreed on: what the queue of a subchannel begins with.
+public struct StorageAgreement: Sendable {
+  let capabilities: StorageCapabilities
+  /// Subchannels that the host has granted, and offers.
+  public internal(set) var subchannelCount = 0
+  /// The disk, for a queue that drives one.
+  public internal(set) var disk: DiskInformation?
+
+  init(_ capabilities: StorageCapabilities) { self.capabilities = capabilities }
 }

@@ -1,56 +1,76 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import StorageProtocol
 public import VSC
 
-/// The storage driver: one disk of a SCSI controller as a `BlockDevice`.
+/// The storage driver: the disks of a SCSI controller, each as a `BlockDevice`.
+///
+/// The primary channel runs on the device's first worker. For each further worker a subchannel is
+/// asked for; where the host grants fewer, the driver works with what there is.
 public struct StorageVSC: VSC {
   public struct Configuration: Sendable {
-    /// The disk on its controller.
-    public var lun: UInt8
-    /// Requests at one time, and buffers of DMA memory.
-    public var depth: Int
-    /// Bytes of each buffer: the largest request.
-    public var bufferByteCount: Int
-    /// Nanoseconds that the host has for a request.
-    public var timeout: UInt64
-    public var ringByteCount: Int
+    /// The disk on its controller; nil for all of them.
+    public var lun: UInt8?
+    public var controller: StorageController.Configuration
 
     public init(
-      lun: UInt8 = 0, depth: Int = 64, bufferByteCount: Int = 256 * 1024,
+      lun: UInt8? = 0, controller: StorageController.Configuration = .init()
+    ) {
+      self.lun = lun
+      self.controller = controller
+    }
+
+    public init(
+      lun: UInt8 = 0, depth: Int, bufferByteCount: Int = 256 * 1024,
       timeout: UInt64 = 30_000_000_000, ringByteCount: Int = 128 * 1024
     ) {
       self.lun = lun
-      self.depth = depth
-      self.bufferByteCount = bufferByteCount
-      self.timeout = timeout
-      self.ringByteCount = ringByteCount
+      controller = StorageController.Configuration(
+        depth: depth, bufferByteCount: bufferByteCount, timeout: timeout,
+        ringByteCount: ringByteCount)
     }
   }
 
   public static var deviceClass: DeviceClass { .scsi }
 
   public var channelParameters: ChannelParameters {
-    ChannelParameters(ringByteCount: configuration.ringByteCount)
+    ChannelParameters(ringByteCount: configuration.controller.ringByteCount)
   }
 
   private let configuration: Configuration
-  private let whenReady: @Sendable (BlockDevice) async -> Void
+  private let whenReady: @Sendable (StorageController) async -> Void
 
-  /// - Parameter whenReady: gets each disk that was started.
+  /// - Parameter whenReady: gets each controller that was started.
   public init(
     _ configuration: Configuration = Configuration(),
-    whenReady: @escaping @Sendable (BlockDevice) async -> Void
+    whenReady: @escaping @Sendable (StorageController) async -> Void
   ) {
     self.configuration = configuration
     self.whenReady = whenReady
   }
 
-  /// Opens a disk on the device's first worker, and returns it when it has told what it is.
+  /// Opens one disk over as many channels as the device has workers. Closing it closes the device.
   public static func open(
     _ device: Device, _ configuration: Configuration = Configuration()
   ) async throws -> BlockDevice {
+    let lun = configuration.lun ?? 0
+    var configuration = configuration
+    configuration.lun = lun
+    let controller = try await openController(device, configuration)
+    do {
+      return try controller.disk(lun).owningController()
+    } catch {
+      await controller.close()
+      throw StorageOpenError.storage(error)
+    }
+  }
+
+  /// Opens a controller with all of its disks.
+  public static func openController(
+    _ device: Device, _ configuration: Configuration = Configuration(lun: nil)
+  ) async throws -> StorageController {
     guard !device.workers.isEmpty else { throw StorageOpenError.noWorker }
-    let opened = Promise<BlockDevice>()
+    let opened = Promise<StorageController>()
     let driver = StorageVSC(configuration) { opened.keep($0) }
     do {
       try await driver.start(device)
@@ -63,28 +83,69 @@ public struct StorageVSC: VSC {
   public func start<Ring: Visibility, External: Visibility>(
     _ channel: consuming sending Channel<Ring, External>, of device: Device, on worker: Worker
   ) async throws {
-    let depth = min(max(configuration.depth, 1), 4096)
-    var pool: DMAPool<External> = try device.makePool(
-      count: depth, byteCount: max(configuration.bufferByteCount, 4096))
-    // A new pool has at least one buffer.
-    guard let answer = pool.take() else { throw StorageOpenError.storage(.wouldBlock) }
-    let isScrubbed = pool.isScrubbed
-    let queue = StorageQueue(
-      channel,
-      StorageQueue<Ring, External>.Configuration(
-        lun: configuration.lun, depth: depth, timeout: configuration.timeout), answer: answer)
+    let settings = configuration.controller
     let life = ServiceLife()
-    let handle = worker.attach(StorageService(queue, pool, depth: depth, life: life))
-    let disk: DiskInformation
-    do {
-      disk = try await life.started.value().get()
+    let channels = ControllerChannels()
+    let pool: DMAPool<External> = try device.makePool(
+      count: settings.usableDepth, byteCount: settings.usableBufferByteCount)
+    let isBounced = pool.isScrubbed && External.memory == .hostVisible
+    let queue = StorageQueue(
+      controller: channel,
+      queueConfiguration(Ring.self, External.self, subchannels: device.workers.count - 1))
+    channels.add(attach(queue, pool, to: worker, life))
+    do throws(StorageError) {
+      let agreement = try await life.started.value().get()
+      try await openSubchannels(
+        of: device, agreement, channels, life, ring: Ring.self, external: External.self)
+      let controller = StorageController(
+        device, agreement.capabilities, channels, life, onlyLUN: configuration.lun,
+        memories: (Ring.memory, External.memory, isBounced))
+      try await controller.rescan()
+      await whenReady(controller)
     } catch {
-      handle.detach()
+      for channel in channels.all { channel.drop() }
       throw StorageOpenError.storage(error)
     }
-    let information = BlockDevice.Information(
-      disk: disk, identity: device.identity, ringMemory: Ring.memory,
-      dataMemory: External.memory, isBounced: isScrubbed && External.memory == .hostVisible)
-    await whenReady(BlockDevice(information, device, handle, life))
+  }
+
+  private func queueConfiguration<Ring: Visibility, External: Visibility>(
+    _: Ring.Type, _: External.Type, subchannels: Int = 0
+  ) -> StorageQueue<Ring, External>.Configuration {
+    let settings = configuration.controller
+    return StorageQueue<Ring, External>.Configuration(
+      depth: settings.usableDepth, timeout: settings.timeout,
+      subchannels: min(subchannels, settings.maximumSubchannels))
+  }
+
+  private func attach<Ring: Visibility, External: Visibility>(
+    _ queue: consuming sending StorageQueue<Ring, External>,
+    _ pool: consuming sending DMAPool<External>, to worker: Worker, _ life: ServiceLife
+  ) -> ControllerChannel {
+    ControllerChannel(
+      worker.attach(StorageService(queue, pool, configuration.controller, life: life)), life)
+  }
+
+  /// One for each further worker, as far as the host grants and offers them.
+  private func openSubchannels<Ring: Visibility, External: Visibility>(
+    of device: Device, _ agreement: StorageAgreement, _ channels: ControllerChannels,
+    _ life: ServiceLife, ring: Ring.Type, external: External.Type
+  ) async throws(StorageError) {
+    let settings = configuration.controller
+    let workers = device.workers.dropFirst().prefix(agreement.subchannelCount)
+    for (index, worker) in workers.enumerated() {
+      do throws(TransportError) {
+        let channel: Channel<Ring, External> = try await device.openSubchannel(
+          UInt16(clamping: index + 1), channelParameters, on: worker)
+        let pool: DMAPool<External> = try device.makePool(
+          count: settings.usableDepth, byteCount: settings.usableBufferByteCount)
+        let queue = StorageQueue(
+          subchannel: channel, queueConfiguration(Ring.self, External.self), agreement)
+        channels.add(attach(queue, pool, to: worker, life))
+      } catch {
+        // Fewer were offered than granted, or there is no memory for more.
+        break
+      }
+    }
+    if let reason = life.endReason { throw reason }
   }
 }

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Platform
+import StorageProtocol
 
-/// What one user asked for. The service cuts it into chunks.
+/// What one user asked for. A service cuts it into chunks.
 ///
 /// The user's side fills it in and waits for `outcome`; everything else belongs to the worker
 /// from the moment that it is handed over.
@@ -13,6 +14,18 @@ final class Transfer: @unchecked Sendable {
     /// `forced`: on stable storage before it completes.
     case write(forced: Bool)
     case flush
+    /// Gives blocks back: whole blocks only.
+    case discard
+    case writeZeroes(ZeroMethod)
+    /// A command of any kind with up to `byteCount` bytes of data, which is never cut.
+    case command(SCSICommandBlock)
+  }
+
+  /// How zeros get to the disk.
+  enum ZeroMethod {
+    case writes, fill
+    /// WRITE SAME that may give the blocks back.
+    case fillOrUnmap
   }
 
   @safe
@@ -25,29 +38,75 @@ final class Transfer: @unchecked Sendable {
   }
 
   let kind: Kind
+  let lun: UInt8
   /// Bytes from the start of the disk.
   let offset: UInt64
   let byteCount: Int
+  /// What the disk was when this was asked for.
+  let geometry: DiskGeometry
+  let provisioning: DiskProvisioning
+  /// Nil for what is not about a disk.
+  let unit: StorageUnit?
   private var memory: Memory
   /// Nil for success. A cancelled task keeps it early; then no chunk is begun any more.
   let outcome = Promise<StorageError?>()
+
+  // The unit's, under its lock.
+  var isActive = false
 
   // The worker's.
   /// Bytes that are dealt with or in chunks under way.
   var begun = 0
   var chunksUnderWay = 0
   var failure: StorageError?
+  /// A flush has to follow, since the disk can't force writes by themselves.
+  var needsFlush = false
+  /// Bytes that a command moved.
+  var moved = 0
+  /// A zero transfer goes on with writes: the disk does not know the command.
+  var fallsBack = false
 
-  init(_ kind: Kind, offset: UInt64 = 0, byteCount: Int = 0, memory: consuming Memory = .none) {
+  /// A transfer of a disk.
+  init(
+    _ kind: Kind, _ unit: StorageUnit, offset: UInt64 = 0, byteCount: Int = 0, flush: Bool = false,
+    memory: consuming Memory = .none
+  ) {
+    let disk = unit.information
     self.kind = kind
+    self.unit = unit
+    lun = unit.lun
+    geometry = disk.geometry
+    provisioning = disk.provisioning
+    needsFlush = flush
     self.offset = offset
     self.byteCount = byteCount
     self.memory = memory
   }
 
-  var isWrite: Bool {
-    if case .write = kind { return true }
-    return false
+  /// A command for a unit that need not be a disk.
+  init(_ kind: Kind, lun: UInt8, byteCount: Int = 0, memory: consuming Memory = .none) {
+    self.kind = kind
+    self.lun = lun
+    unit = nil
+    geometry = DiskGeometry()
+    provisioning = DiskProvisioning()
+    offset = 0
+    self.byteCount = byteCount
+    self.memory = memory
+  }
+
+  /// Whether it changes blocks in the order in which writes to the same blocks must not meet.
+  var isOrdered: Bool {
+    switch kind {
+    case .write, .writeZeroes, .discard: true
+    default: false
+    }
+  }
+
+  /// It is over: its user learns it, and so does whoever waits for its blocks.
+  func settle(_ error: StorageError?) {
+    outcome.keep(error)
+    unit?.leave(self)
   }
 
   /// What was read. To be called once, after the outcome.
@@ -68,12 +127,11 @@ final class Transfer: @unchecked Sendable {
     }
   }
 
-  /// Copies `source` to the user's bytes from `position` on.
-  func copyIn(at position: Int, _ source: RawSpan) {
-    unsafe source.withUnsafeBytes { source in
-      unsafe withBytes(at: position, count: source.count) { bytes in
-        unsafe bytes.copyMemory(from: source)
-      }
+  /// The user's bytes from `position` on, `count` of them, to be filled by `body`.
+  func fill(at position: Int, count: Int, _ body: (inout MutableRawSpan) -> Void) {
+    unsafe withBytes(at: position, count: count) { bytes in
+      var span = unsafe MutableRawSpan(_unsafeBytes: bytes)
+      body(&span)
     }
   }
 

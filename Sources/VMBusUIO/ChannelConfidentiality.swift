@@ -43,9 +43,12 @@ public struct ChannelConfidentiality: Sendable, Equatable {
     }
     do throws(KernelChannelsError) {
       self.init(try kernel(), .kernel)
-    } catch .unlawful(let channel) {
-      throw ConfidentialityUnknown(why: .unlawful(channel))
     } catch {
+      // Where the kernel could be asked, nobody's word stands against its answer.
+      switch error {
+      case .unlawful, .noSuchChannel, .unreadable: throw ConfidentialityUnknown(why: error)
+      default: break
+      }
       guard let said else { throw ConfidentialityUnknown(why: error) }
       self.init(said, .operatorsWord)
     }

@@ -14,9 +14,8 @@ public final class DeviceMonitor: Sendable {
   public let descriptor: Int32
   private let monitor: Lock<UdevMonitor>
 
-  /// A channel's directory is no device, but its kset is called `channels`, and the kernel uses
-  /// that name as the subsystem of the event. Whether udevd passes such an event on depends on its
-  /// version: after a subchannel was asked for, `currentChannels()` is the way to find it.
+  // A channel's directory is no device, but the kernel sends events about it too, under the name of
+  // the directory above it, and udevd passes them on. A device's own event comes before them.
   private static let subsystems: [WireName] = ["vmbus", "uio", "channels"]
 
   public init(source: UdevEventSource = .available) throws(DiscoveryError) {
@@ -31,13 +30,18 @@ public final class DeviceMonitor: Sendable {
   public func receive() -> [DeviceEvent] {
     monitor.withLock { monitor in
       var events: [DeviceEvent] = []
-      while let device = monitor.receive() {
-        if let action = device.action, let subsystem = device.subsystem,
-          let path = device.devicePath,
-          let event = DeviceEvent(action: action, subsystem: subsystem, devicePath: path)
-        {
-          events.append(event)
+      do throws(DiscoveryError) {
+        while let device = try monitor.receive() {
+          if let action = device.action, let subsystem = device.subsystem,
+            let path = device.devicePath,
+            let event = DeviceEvent(action: action, subsystem: subsystem, devicePath: path)
+          {
+            events.append(event)
+          }
         }
+      } catch {
+        // What was lost is not known. What follows is still there for the next call.
+        events.append(DeviceEvent(.changed, nil))
       }
       return events
     }
@@ -49,14 +53,16 @@ public struct DeviceEvent: Sendable, Equatable {
   public enum Kind: Sendable {
     case added
     case removed
-    /// Bound, unbound, its UIO device or a channel came or went: look at it again.
+    /// Bound, unbound, its UIO device or a channel came or went: look at it again. The `ring` file of
+    /// a channel may come a little later than the channel, without an event.
     case changed
   }
 
   public var kind: Kind
-  public var instance: GUID
+  /// Nil when events were lost: look at all devices again.
+  public var instance: GUID?
 
-  public init(_ kind: Kind, _ instance: GUID) {
+  public init(_ kind: Kind, _ instance: GUID?) {
     self.kind = kind
     self.instance = instance
   }

@@ -24,7 +24,8 @@ extension VMBusDeviceRecord {
       path: directory.path)
   }
 
-  /// Looks again which channels there are. Subchannels come and go without any event of the device.
+  /// Looks again which channels there are. Of subchannels that come and go a monitor tells that the
+  /// device has changed.
   public func currentChannels() throws(DiscoveryError) -> [ChannelRecord] {
     try ChannelRecord.read(SysfsDirectory(path))
   }

@@ -73,7 +73,8 @@ extension Isolation {
       return
     }
     guard lastLeaf >= Self.configurationLeaf else {
-      self = .none(.hypervisorTooOld(lastLeaf: lastLeaf))
+      // It says that it is, and not how.
+      self = .unknown
       return
     }
     let configuration = cpuid(Self.configurationLeaf)
@@ -111,7 +112,7 @@ extension Isolation: CustomStringConvertible {
       "not isolated (the hypervisor's leaves end at 0x\(String(leaf, radix: 16)))"
     case .none(.conventional): "not isolated"
     case .isolated(let machine): "\(machine)"
-    case .unknown: "unknown (this kind of processor does not tell a program)"
+    case .unknown: "unknown (the processor does not tell a program)"
     }
   }
 }

@@ -17,6 +17,8 @@ public enum Obstacle: Error, Sendable, Equatable {
   case noPermission(node: String, mode: UInt32, owner: UInt32, group: UInt32)
   /// Another driver has it.
   case locked(node: String, process: Int32)
+  /// The kernel has the primary channel open, and no driver has the node's lock.
+  case openAlready(GUID)
   /// Nobody can say whether the rings are encrypted, and a wrong guess maps them wrongly.
   case confidentialityUnknown(ConfidentialityUnknown)
 }
@@ -38,6 +40,8 @@ extension Obstacle: CustomStringConvertible {
     case .noPermission(let node, let mode, let owner, let group):
       "no permission on \(node) (mode \(String(mode, radix: 8)), user \(owner), group \(group))"
     case .locked(let node, let process): "\(node) is in use by process \(process)"
+    case .openAlready:
+      "its channel is open, but no driver has it: a program that takes no lock does, or it was unbound while it was in use, and Linux then never closes the channel"
     case .confidentialityUnknown(let error): error.description
     }
   }
@@ -59,6 +63,7 @@ extension Obstacle: CustomStringConvertible {
     case .noPermission:
       "run as root, or give the user the node by a udev rule (SUBSYSTEM==\"uio\", GROUP=...)"
     case .locked(_, let process): "end process \(process) first"
+    case .openAlready: "end that program, or restart this machine"
     case .confidentialityUnknown: "say it: --confidentiality host-visible, ring or ring+external"
     }
   }
@@ -100,11 +105,19 @@ extension VMBusDeviceRecord {
       return .noPermission(
         node: first.node, mode: facts.mode, owner: facts.owner, group: facts.group)
     }
-    return facts.lockedBy.map { .locked(node: first.node, process: $0) }
+    if let process = facts.lockedBy { return .locked(node: first.node, process: process) }
+    return state == .opened ? .openAlready(instance) : nil
   }
 
   /// The same, asking the running system.
   public func obstacle() throws(DiscoveryError) -> Obstacle? {
     try obstacle(.running()) { path throws(DiscoveryError) in try NodeFacts(ofNode: path) }
+  }
+
+  /// The channel is open and no driver has it: perhaps because it is just being closed.
+  var isClosing: Bool {
+    get throws(DiscoveryError) {
+      if case .openAlready? = try obstacle() { true } else { false }
+    }
   }
 }

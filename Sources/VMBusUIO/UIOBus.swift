@@ -53,6 +53,7 @@ public final class UIOBus: DeviceBus {
   /// somebody (a udev rule) binds it.
   public func comesBack(_ instance: GUID) async throws(TransportError) -> (any DeviceTransport)? {
     let events = try deviceEvents()
+    // No event tells that another driver has let go of the device: look now and then, too.
     repeat {
       if let record = try inventory().device(instance) {
         let device = UIODevice(record, on: machine)
@@ -77,6 +78,7 @@ private final class DeviceEvents: @unchecked Sendable {
   private let ticks: AsyncStream<Void>
   // Made here, ended here; Dispatch's objects may be used from any thread.
   private let source: any DispatchSourceRead
+  private let timer: any DispatchSourceTimer
 
   init(_ monitor: DeviceMonitor) {
     let (ticks, continuation) = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
@@ -85,12 +87,19 @@ private final class DeviceEvents: @unchecked Sendable {
     source.setEventHandler {
       if !monitor.receive().isEmpty { continuation.yield() }
     }
+    timer = DispatchSource.makeTimerSource()
+    timer.setEventHandler { continuation.yield() }
+    timer.schedule(deadline: .now() + 1, repeating: 1)
     source.activate()
+    timer.activate()
   }
 
-  deinit { source.cancel() }
+  deinit {
+    source.cancel()
+    timer.cancel()
+  }
 
-  /// Returns after the next event, or false when the task is cancelled.
+  /// Returns after the next event or a second, or false when the task is cancelled.
   func next() async -> Bool {
     for await _ in ticks { return true }
     return false

@@ -17,6 +17,7 @@ import VSC
 final class UIOChannelState: ChannelState, @unchecked Sendable {
   // `parts` is under its lock; the rest stays as it is.
   private let id: ChannelID
+  private let isPrimary: Bool
   private let confidentiality: Confidentiality
   private let life: DeviceLife
   private let worker: Worker
@@ -49,9 +50,10 @@ final class UIOChannelState: ChannelState, @unchecked Sendable {
   /// - Parameter monitor: rings the doorbell, if there is one and its page is mapped.
   init(
     _ id: ChannelID, _ confidentiality: Confidentiality, _ life: DeviceLife, _ worker: Worker,
-    _ opened: consuming sending Parts, monitor: MonitorID?
+    _ opened: consuming sending Parts, monitor: MonitorID?, isPrimary: Bool = true
   ) throws(TransportError) {
     self.id = id
+    self.isPrimary = isPrimary
     self.confidentiality = confidentiality
     self.life = life
     self.worker = worker
@@ -70,12 +72,11 @@ final class UIOChannelState: ChannelState, @unchecked Sendable {
     do throws(Errno) {
       try guardMappings()
     } catch {
+      unguardMappings()
       throw .system("guard of a mapping", code: error.rawValue, text: "\(error)")
     }
     worker.watch(descriptor) { [self] in takeInterrupts() }
   }
-
-  deinit { unguardMappings() }
 
   /// For the framework, once; good until `release`.
   var raw: RawChannel {
@@ -141,6 +142,13 @@ final class UIOChannelState: ChannelState, @unchecked Sendable {
     // another file. Closing waits for the host, which is nothing for a worker.
     worker.post { [self] in
       DispatchQueue.global().async { [self] in
+        // A worker that did not sleep may not have seen that the device has gone.
+        do throws(Errno) {
+          _ = try DeviceFile.takeInterrupts(descriptor)
+        } catch {
+          life.end(.rescinded)
+        }
+        life.released(self, isPrimary: isPrimary)
         unguardMappings()
         parts.withLock { $0 = nil }
         life.closed(id)

@@ -12,9 +12,13 @@ extension UIODevice {
     } catch {
       return DeviceObstacle("\(error)")
     }
+    if record.monitor != nil, machine.isIsolated { return DeviceObstacle(UIOMachine.noDoorbell) }
     do throws(ConfidentialityUnknown) {
-      _ = try machine.confidentiality(of: record.channel)
-      return nil
+      let memory = try machine.confidentiality(of: record.channel).value
+      guard memory == .hostVisible, let path = record.ringFile,
+        let facts = try? NodeFacts(ofNode: path), !facts.isAccessible
+      else { return nil }
+      return DeviceObstacle("no permission on \(path)", remedy: UIOFile.ringFileNeed)
     } catch {
       return DeviceObstacle(Obstacle.confidentialityUnknown(error))
     }
@@ -27,6 +31,7 @@ extension UIODevice {
     }
     let known = try? machine.confidentiality(of: record.channel)
     add("memory known", known.map { "\($0.source)" })
+    add("kernel says", machine.kernelsWord(on: record.channel))
     add("isolation", "\(machine.isolation)")
     add("kernel driver", record.driver ?? "none")
     add("driver override", record.driverOverride)

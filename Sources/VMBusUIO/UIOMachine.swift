@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Platform
+import Synchronization
 import SystemPackage
 import VMBus
 import VSC
@@ -11,6 +12,8 @@ final class UIOMachine: Sendable {
   private let pageMapError: Errno?
   let isolation = Isolation.current
   private let said: Confidentiality?
+  /// What the kernel says of all channels, for people: asked once.
+  private let kernelsWord = Lock<Result<KernelChannels, KernelChannelsError>?>(nil)
 
   init(_ configuration: UIOBus.Configuration) {
     said = configuration.confidentiality
@@ -21,6 +24,17 @@ final class UIOMachine: Sendable {
       pageMap = nil
       pageMapError = error
     }
+  }
+
+  /// Linux gives user space no other signal for a channel with a monitor.
+  static let noDoorbell =
+    "the host can't be signalled: this machine is or may be isolated, and there its monitor page is mapped with the wrong encryption"
+
+  /// Memory that may be written to as long as this process lives.
+  private static let kept = Lock<[any AnyObject & Sendable]>([])
+
+  static func keepForEver(_ memory: [any AnyObject & Sendable]) {
+    kept.withLock { $0 += memory }
   }
 
   /// Whether memory may be hidden from the host: what is not known to be plain counts as that.
@@ -37,13 +51,29 @@ final class UIOMachine: Sendable {
     }
   }
 
+  /// What the kernel's own structure says of a channel, whether it is needed or not.
+  func kernelsWord(on channel: ChannelID) -> String {
+    let word = kernelsWord.withLock { word in
+      let known = word ?? Result { () throws(KernelChannelsError) in try KernelChannels.read() }
+      word = known
+      return known
+    }
+    do throws(KernelChannelsError) {
+      return "\(try word.get().confidentiality(of: channel))"
+    } catch {
+      return "not known: \(error)"
+    }
+  }
+
   /// Memory whose physical addresses a device may be given.
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> UIOMemory {
     switch (memory, isIsolated) {
     case (.encrypted, false): throw .noSuchMemory(.encrypted)
     case (.hostVisible, true):
       throw .unusable(
-        reason: "in an isolated machine, a stock kernel gives user space no host-visible memory")
+        reason:
+          "this machine is or may be isolated, and there a stock kernel gives user space no host-visible memory"
+      )
     default: break
     }
     guard let pageMap else {

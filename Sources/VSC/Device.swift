@@ -34,6 +34,33 @@ public final class Device: Sendable {
     }
   }
 
+  /// Opens a subchannel that the host was asked for in the device's own protocol. It uses the same
+  /// memories as the primary channel, or is refused.
+  ///
+  /// - Parameter index: the first subchannel is 1.
+  public func openSubchannel<Ring: Visibility, External: Visibility>(
+    _ index: UInt16, _ parameters: ChannelParameters, on worker: Worker
+  ) async throws(TransportError) -> sending Channel<Ring, External> {
+    let raw = try await transport.openSubchannel(index, parameters, worker: worker)
+    let state = raw.state
+    let memories: (MemoryVisibility, MemoryVisibility) =
+      switch raw.confidentiality {
+      case .hostVisible: (.hostVisible, .hostVisible)
+      case .ring: (.encrypted, .hostVisible)
+      case .ringAndExternalMemory: (.encrypted, .encrypted)
+      }
+    guard memories == (Ring.memory, External.memory) else {
+      state.release()
+      throw .subchannelDiffers(raw.confidentiality)
+    }
+    do throws(RingError) {
+      return try Channel(raw, parameters)
+    } catch {
+      state.release()
+      throw .ring(error)
+    }
+  }
+
   /// Buffers for DMA. They stay until the device is closed and known to be quiet, whoever drops
   /// them before (law 3).
   ///

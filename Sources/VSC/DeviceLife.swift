@@ -6,7 +6,8 @@ import Synchronization
 /// for that, and which memory it was given.
 public final class DeviceLife: Sendable {
   private struct State {
-    var opening: Set<ChannelID> = []
+    /// Channels that are being opened, and how they have ended meanwhile.
+    var opening: [ChannelID: ChannelEnd?] = [:]
     var channels: [ChannelID: ChannelState] = [:]
     var end: ChannelEnd?
     /// Those who wait for the end.
@@ -32,7 +33,8 @@ public final class DeviceLife: Sendable {
   ) async throws(TransportError) -> Opened {
     let refusal = state.withLock { state -> TransportError? in
       if let end = state.end { return end == .rescinded ? .rescinded : .hostGone }
-      if state.channels[id] != nil || !state.opening.insert(id).inserted { return .alreadyOpen }
+      if state.channels[id] != nil || state.opening[id] != nil { return .alreadyOpen }
+      state.opening.updateValue(nil, forKey: id)
       return nil
     }
     if let refusal { throw refusal }
@@ -40,16 +42,23 @@ public final class DeviceLife: Sendable {
     do throws(TransportError) {
       channel = try await open()
     } catch {
-      settle { $0.opening.remove(id) }
+      settle { $0.opening[id] = nil }
       throw error
     }
     let end = state.withLock { state -> ChannelEnd? in
-      state.opening.remove(id)
+      let own = state.opening.removeValue(forKey: id) ?? nil
       state.channels[id] = channel
-      return state.end
+      return state.end ?? own
     }
     if let end { channel.end(end) }
     return channel
+  }
+
+  /// The driver has let go of a channel. If that was because the primary channel has ended by
+  /// itself, there is nobody left who drives the device: it ends as well.
+  public func released(_ state: ChannelState, isPrimary: Bool) {
+    guard isPrimary, let reason = state.ended, reason != .closed else { return }
+    end(reason)
   }
 
   /// A channel is closed, and nobody uses its memory any more.
@@ -69,6 +78,20 @@ public final class DeviceLife: Sendable {
     for promise in waiting { promise.keep(reason) }
     for channel in channels { channel.end(reason) }
     return !channels.isEmpty
+  }
+
+  /// One channel is gone, and the device is not.
+  ///
+  /// - Returns: whether it was open.
+  @discardableResult
+  public func end(_ id: ChannelID, _ reason: ChannelEnd) -> Bool {
+    let (channel, isOpening) = state.withLock { state in
+      let isOpening = state.opening[id] != nil
+      if isOpening { state.opening.updateValue(reason, forKey: id) }
+      return (state.channels[id], isOpening)
+    }
+    channel?.end(reason)
+    return channel != nil || isOpening
   }
 
   /// How the device ended, or nil while it has not.

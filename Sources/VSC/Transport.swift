@@ -17,10 +17,21 @@ public protocol DeviceTransport: AnyObject, Sendable {
   func openChannel(_ parameters: ChannelParameters, worker: Worker) async throws(TransportError)
     -> RawChannel
 
+  /// The same for a subchannel, which the host offers after the driver has asked the device for it:
+  /// this waits for the offer.
+  ///
+  /// - Parameter index: the first subchannel is 1.
+  func openSubchannel(
+    _ index: UInt16, _ parameters: ChannelParameters, worker: Worker
+  ) async throws(TransportError) -> RawChannel
+
   /// Zeroed memory that the device may be given. It stays until the device is closed.
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages
 
-  /// Returns when the device is gone: taken back, or its host with it.
+  /// How the device ended, or nil while it has not.
+  var endReason: ChannelEnd? { get }
+
+  /// Returns when the device is gone: taken back, its host with it, or its primary channel ended.
   func ended() async -> ChannelEnd
 
   /// Closes all channels, waits until the host is known to be quiet, frees the memory.
@@ -29,6 +40,11 @@ public protocol DeviceTransport: AnyObject, Sendable {
 
 extension DeviceTransport {
   public var obstacle: DeviceObstacle? { nil }
+  public var endReason: ChannelEnd? { nil }
+
+  public func openSubchannel(
+    _ index: UInt16, _ parameters: ChannelParameters, worker: Worker
+  ) async throws(TransportError) -> RawChannel { throw .noSubchannels }
 }
 
 /// What stands in the way of opening a device, in plain words.
@@ -173,6 +189,11 @@ extension Doorbell {
   @inlinable var unmasks: Bool {
     if case .deviceFile = self { true } else { false }
   }
+
+  /// The kernel may take the rings away at any time: then they read as zero.
+  @inlinable var isOfKernel: Bool {
+    if case .event = self { false } else { true }
+  }
 }
 
 /// The life of a channel, shared between the transport and the channel's worker. It keeps the
@@ -224,6 +245,10 @@ public enum TransportError: Error, Equatable, Sendable, CustomStringConvertible 
   /// The machine has no memory of that kind for devices.
   case noSuchMemory(MemoryVisibility)
   case alreadyOpen
+  /// A subchannel that uses other memory than its device's primary channel.
+  case subchannelDiffers(Confidentiality)
+  /// The device has no subchannels here.
+  case noSubchannels
   /// Another process has the device.
   case inUse(path: String)
   /// The system refused; `need` says what this process lacks.
@@ -250,6 +275,9 @@ public enum TransportError: Error, Equatable, Sendable, CustomStringConvertible 
       "\(count) free huge pages of 2 MiB are needed: write more into /proc/sys/vm/nr_hugepages"
     case .noSuchMemory(let memory): "this machine has no \(memory) memory for devices"
     case .alreadyOpen: "the device is open already"
+    case .subchannelDiffers(let found):
+      "a subchannel was offered with other memory (\(found)) than its primary channel"
+    case .noSubchannels: "the device has no subchannels"
     case .inUse(let path): "\(path) is in use by another process"
     case .notPermitted(let path, let need): "\(path): permission denied; \(need)"
     case .confidentialityUnknown(let reason):

@@ -29,9 +29,21 @@ public func canWrite() -> CInt {
   export.disk.map { $0.information.disk.isReadOnly ? 0 : 1 } ?? 0
 }
 
-@c(vsc_nbd_has_fua)
-public func hasFUA() -> CInt {
-  export.disk.map { $0.information.disk.supportsForcedWrites ? 1 : 0 } ?? 0
+@c(vsc_nbd_can_trim)
+public func canTrim() -> CInt {
+  export.disk.map { $0.information.disk.provisioning.canDiscard ? 1 : 0 } ?? 0
+}
+
+@c(vsc_nbd_can_fast_zero)
+public func canFastZero() -> CInt {
+  export.disk.map { $0.information.disk.provisioning.canFill ? 1 : 0 } ?? 0
+}
+
+/// NBD wants a power of two, 512 to 32 MiB.
+@c(vsc_nbd_block_size)
+public func blockSize(_ preferred: UnsafeMutablePointer<UInt32>) {
+  let size = export.disk?.information.disk.geometry.physicalBlockByteCount ?? 4096
+  unsafe preferred.pointee = UInt32(max(4096, size))
 }
 
 // Safe: nbdkit's buffers are as long as it says, and stay until the callback returns.
@@ -57,6 +69,26 @@ public func write(
 
 @c(vsc_nbd_flush)
 public func flush() -> CInt { reporting { try export.openDisk.flush() } }
+
+/// A hint, of which only whole blocks can be taken.
+@c(vsc_nbd_trim)
+public func trim(_ count: UInt32, _ offset: UInt64, _ forced: CInt) -> CInt {
+  reporting {
+    try export.openDisk.discard(at: offset, count: UInt64(count))
+    if forced != 0 { try export.openDisk.flush() }
+  }
+}
+
+@c(vsc_nbd_zero)
+public func zero(
+  _ count: UInt32, _ offset: UInt64, _ mayTrim: CInt, _ forced: CInt, _ fast: CInt
+) -> CInt {
+  reporting {
+    try export.openDisk.writeZeroes(
+      at: offset, count: UInt64(count), mayUnmap: mayTrim != 0, forced: forced != 0,
+      onlyFast: fast != 0)
+  }
+}
 
 private func reporting(_ body: () throws -> Void) -> CInt {
   do {

@@ -4,7 +4,6 @@ import ArgumentParser
 import Dispatch
 import DriverProgram
 import Glibc
-import StorageProtocol
 import StorageVSC
 import Synchronization
 import VSC
@@ -120,8 +119,11 @@ func errorNumber(_ error: any Error) -> CInt {
     case .outOfRange: ENOSPC
     case .badLength: EINVAL
     case .readOnly: EROFS
-    case .failed(_, _, let sense?) where sense.key == .dataProtect: EROFS
-    case .channel: ESHUTDOWN
+    // What a request for fast zeroes gets when they would be slow.
+    case .unsupported: EOPNOTSUPP
+    case .failed where error.failure == .writeProtected: EROFS
+    case .failed where error.failure == .outOfSpace: ENOSPC
+    case .channel, .removed, .unresponsive: ESHUTDOWN
     default: EIO
     }
   case is StorageOpenError: ENODEV

@@ -9,7 +9,10 @@ struct BenchCommand: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "bench",
     abstract: "Measures the disk: requests per second, bandwidth, latency.",
-    discussion: "The patterns that write overwrite the disk with zeros.")
+    discussion: """
+      The patterns that write overwrite the disk with zeros. With several processors (--cpu 0,1) each \
+      has a channel of its own, as far as the host offers them.
+      """)
 
   @OptionGroup var disk: DiskOptions
 
@@ -19,7 +22,7 @@ struct BenchCommand: AsyncParsableCommand {
   @Option(help: ArgumentHelp("Bytes of each request, such as 4K.", valueName: "bytes"))
   var blockSize = ByteCount(bytes: 4096)
 
-  @Option(help: ArgumentHelp("Requests under way.", valueName: "count"))
+  @Option(help: ArgumentHelp("Requests under way, of each worker.", valueName: "count"))
   var depth: Int = 32
 
   @Option(help: ArgumentHelp("How long to measure.", valueName: "seconds"))
@@ -72,7 +75,7 @@ struct BenchCommand: AsyncParsableCommand {
       var before: UInt64 = 0
       while !Task.isCancelled {
         do { try await Task.sleep(for: .seconds(1)) } catch { break }
-        let now = driver.progress.completed
+        let now = driver.gate.completed
         let rate = now - before
         before = now
         progress.show { "\(Int($0)) s: \(rate) requests per second" }
@@ -128,7 +131,9 @@ struct BenchReport: Encodable, Sendable {
 
   var pattern: String
   var blockSize: Int
+  /// Of each channel.
   var depth: Int
+  var channels: Int
   var seconds: Double
   var requests: UInt64
   var requestsPerSecond: Double
@@ -149,7 +154,9 @@ struct BenchReport: Encodable, Sendable {
     func time(_ microseconds: Double) -> String { "\(decimal(microseconds, 1)) µs" }
     return table([
       [
-        "pattern", "\(pattern), \(blockSize) bytes, depth \(depth), \(data) (\(dataMemory) memory)",
+        "pattern",
+        "\(pattern), \(blockSize) bytes, depth \(depth) on \(channels) "
+          + "channel\(channels == 1 ? "" : "s"), \(data) (\(dataMemory) memory)",
       ],
       ["time", "\(decimal(seconds, 2)) s"],
       ["requests", "\(requests), \(decimal(requestsPerSecond, 0)) per second"],

@@ -4,70 +4,15 @@ import StorageVSC
 import Synchronization
 import VSC
 
-/// The measurement as a driver of its own, on the burst face.
-struct BenchDriver: VSC {
-  static var deviceClass: DeviceClass { StorageVSC.deviceClass }
-
-  let plan: BenchPlan
-  let lun: UInt8
-  let progress = BenchProgress()
-  private let outcomes: AsyncStream<Result<BenchReport, BenchFailure>>
-  private let sink: AsyncStream<Result<BenchReport, BenchFailure>>.Continuation
-
-  init(plan: BenchPlan, lun: UInt8) {
-    self.plan = plan
-    self.lun = lun
-    (outcomes, sink) = AsyncStream<Result<BenchReport, BenchFailure>>.makeStream()
-  }
-
-  var channelParameters: ChannelParameters {
-    // Room for all of them, with a page number for each page.
-    let packet = 128 + 8 * (plan.byteCount / 4096 + 1)
-    return ChannelParameters(
-      ringByteCount: max(128 * 1024, (plan.depth * packet * 2 + 4095) & ~4095))
-  }
-
-  func start<Ring: Visibility, External: Visibility>(
-    _ channel: consuming sending Channel<Ring, External>, of device: Device, on worker: Worker
-  ) async throws {
-    var pool: DMAPool<External> = try device.makePool(
-      count: plan.depth + 1, byteCount: plan.byteCount)
-    guard let answer = pool.take() else {
-      throw TransportError.outOfMemory(External.memory, byteCount: plan.byteCount)
-    }
-    let queue = StorageQueue(
-      channel, StorageQueue<Ring, External>.Configuration(lun: lun, depth: plan.depth),
-      answer: answer)
-    let sink = sink
-    _ = worker.attach(BenchLoop(queue, pool, plan, progress, sink)) {
-      sink.yield(.failure(.storage(.channel(.ended(.closed)))))
-      sink.finish()
-    }
-  }
-
-  /// The first outcome.
-  func outcome() async -> Result<BenchReport, BenchFailure> {
-    for await outcome in outcomes { return outcome }
-    return .failure(.storage(.cancelled))
-  }
-}
-
-/// How far the loop is, for the display.
-final class BenchProgress: Sendable {
-  private let count = Atomic<UInt64>(0)
-
-  var completed: UInt64 { count.load(ordering: .relaxed) }
-  func publish(_ completed: UInt64) { count.store(completed, ordering: .relaxed) }
-}
-
 /// Keeps `depth` requests under way until the time is over.
 @safe
 struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   private var queue: StorageQueue<Ring, External>
   private var pool: DMAPool<External>
   private let plan: BenchPlan
-  private let progress: BenchProgress
-  private let sink: AsyncStream<Result<BenchReport, BenchFailure>>.Continuation
+  private let gate: BenchGate
+  /// Which of the channels this is.
+  private let index: Int
   private let bounces: Bool
   private var latencies = Latencies()
   /// For each tag: when its request began, and whether it reads.
@@ -76,6 +21,9 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   /// The application's own memory, for a bounced measurement.
   private let application: UnsafeMutableRawBufferPointer
   private var isRunning = false
+  private var isAnnounced = false
+  private var published: UInt64 = 0
+  private var limit = UInt64.max
   private var start: UInt64 = 0
   private var stop: UInt64 = .max
   private var slots: UInt64 = 0
@@ -89,15 +37,15 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
 
   init(
     _ queue: consuming StorageQueue<Ring, External>, _ pool: consuming DMAPool<External>,
-    _ plan: BenchPlan, _ progress: BenchProgress,
-    _ sink: AsyncStream<Result<BenchReport, BenchFailure>>.Continuation
+    _ plan: BenchPlan, _ gate: BenchGate, index: Int
   ) {
     bounces = plan.bounces || (pool.isScrubbed && External.memory == .hostVisible)
     self.queue = queue
     self.pool = pool
     self.plan = plan
-    self.progress = progress
-    self.sink = sink
+    self.gate = gate
+    self.index = index
+    random &+= UInt64(index) &* 0xBF58_476D_1CE4_E5B9
     unsafe begun = .allocate(capacity: plan.depth)
     unsafe begun.initialize(repeating: 0, count: plan.depth)
     unsafe isRead = .allocate(capacity: plan.depth)
@@ -126,18 +74,23 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
       let slot = Int(truncatingIfNeeded: completion.tag)
       // Safe: a completion's tag is one of ours, below the depth.
       unsafe latencies.record(now &- begun[slot])
-      if now >= stop || latencies.count &+ UInt64(queue.count) >= plan.requests { continue }
+      if now >= stop || latencies.count &+ UInt64(queue.count) >= limit { continue }
       guard var buffer = completion.buffer.take() else { continue }
       if unsafe bounces && isRead[slot] { copyOut(slot, &buffer) }
       if let failure = send(slot, buffer, now) { return finish(.failure(failure)) }
     }
     if let error = queue.failure { return finish(.failure(.storage(error))) }
-    if !isRunning, let disk = queue.disk, let failure = begin(disk) {
-      return finish(.failure(failure))
+    if !isRunning, let disk = queue.disk {
+      if !isAnnounced, let agreement = queue.agreement {
+        isAnnounced = true
+        gate.announce(agreement)
+      }
+      if gate.isOpen, let failure = begin(disk) { return finish(.failure(failure)) }
     }
     queue.publish()
-    progress.publish(latencies.count)
-    if isRunning, queue.count == 0 { return finish(.success(report())) }
+    gate.publish(latencies.count &- published)
+    published = latencies.count
+    if isRunning, queue.count == 0 { return finish(.success(part())) }
     return max(work, Int(truncatingIfNeeded: queue.received &- before))
   }
 
@@ -151,9 +104,8 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
     }
   }
 
-  private func finish(_ outcome: Result<BenchReport, BenchFailure>) -> Int? {
-    sink.yield(outcome)
-    sink.finish()
+  private func finish(_ outcome: Result<BenchPart, BenchFailure>) -> Int? {
+    gate.finish(index, outcome)
     return nil
   }
 
@@ -177,10 +129,13 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
     guard slots > 0 else {
       return .plan("--block-size \(plan.byteCount) is more than the disk has")
     }
+    let channels = UInt64(gate.channelCount)
+    limit = plan.requests / channels + (UInt64(index) < plan.requests % channels ? 1 : 0)
+    next = slots / channels &* UInt64(index)
     isRunning = true
     start = MonotonicClock.now()
     stop = start &+ plan.nanoseconds
-    for slot in 0..<plan.depth {
+    for slot in 0..<plan.depth where UInt64(slot) < limit {
       guard let buffer = pool.take() else { break }
       if let failure = send(slot, buffer, MonotonicClock.now()) { return failure }
     }
@@ -255,24 +210,11 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
 
   // MARK: - The report
 
-  private mutating func report() -> BenchReport {
-    let seconds = Double(MonotonicClock.now() &- start) / 1e9
-    let rate = Double(latencies.count) / seconds
-    let copy = copyNanoseconds()
-    func microseconds(_ nanoseconds: Double) -> Double { nanoseconds / 1000 }
-    return BenchReport(
-      pattern: plan.pattern.rawValue, blockSize: plan.byteCount, depth: plan.depth,
-      seconds: seconds, requests: latencies.count, requestsPerSecond: rate,
-      bytesPerSecond: rate * Double(plan.byteCount),
-      latency: BenchReport.Latency(
-        minimum: microseconds(Double(latencies.minimum)), mean: microseconds(latencies.mean),
-        p50: microseconds(latencies.percentile(0.5)),
-        p90: microseconds(latencies.percentile(0.9)),
-        p99: microseconds(latencies.percentile(0.99)),
-        p999: microseconds(latencies.percentile(0.999)),
-        maximum: microseconds(Double(latencies.maximum))),
-      data: bounces ? "bounced" : "direct", dataMemory: "\(External.memory)",
-      copyNanoseconds: copy, copyShare: copy * rate / 1e9, doorbells: queue.counters.doorbells)
+  private mutating func part() -> BenchPart {
+    BenchPart(
+      latencies: latencies.record, nanoseconds: MonotonicClock.now() &- start,
+      requests: latencies.count, isBounced: bounces, memory: "\(External.memory)",
+      copyNanoseconds: copyNanoseconds(), doorbells: queue.counters.doorbells)
   }
 
   /// One copy of a block between the application's memory and DMA memory: as it was during the

@@ -15,8 +15,7 @@ struct InfoCommand: AsyncParsableCommand {
   var json = false
 
   func run() async throws {
-    let lun = disk.lun
-    let report = try await withDisk(disk) { DiskReport($0.information, lun: lun) }
+    let report = try await withDisk(disk) { DiskReport($0.information) }
     print(json ? try jsonText(report) : report.text)
   }
 }
@@ -30,19 +29,27 @@ struct DiskReport: Encodable, Sendable {
   var byteCount: UInt64
   var blockSize: Int
   var blockCount: UInt64
+  var physicalBlockSize: Int
   var isReadOnly: Bool
   var supportsForcedWrites: Bool
+  /// Nil where the disk does not say.
+  var hasWriteCache: Bool?
+  var isRotating: Bool?
+  var isThin: Bool
+  var canDiscard: Bool
+  var canFill: Bool
   var maximumTransfer: Int
   var storageProtocol: String
   var device: String
   var relid: UInt32
   var lun: UInt8
+  var channels: Int
   var transport: String
   var ringMemory: String
   var dataMemory: String
   var data: String
 
-  init(_ information: BlockDevice.Information, lun: UInt8) {
+  init(_ information: BlockDevice.Information) {
     let disk = information.disk
     vendor = disk.vendor
     product = disk.product
@@ -51,13 +58,20 @@ struct DiskReport: Encodable, Sendable {
     byteCount = disk.geometry.byteCount
     blockSize = disk.geometry.blockByteCount
     blockCount = disk.geometry.blockCount
+    physicalBlockSize = disk.geometry.physicalBlockByteCount
     isReadOnly = disk.isReadOnly
+    hasWriteCache = disk.hasWriteCache
+    isRotating = disk.isRotating
+    isThin = disk.provisioning.isThin
+    canDiscard = disk.provisioning.canDiscard
+    canFill = disk.provisioning.canFill
     supportsForcedWrites = disk.supportsForcedWrites
     maximumTransfer = disk.geometry.maximumTransferByteCount
     storageProtocol = "\(disk.version)"
     device = "\(information.identity.instance)"
     relid = information.identity.channel.rawValue
-    self.lun = lun
+    lun = information.lun
+    channels = information.channelCount
     transport = information.identity.transport
     // In a machine that is not isolated nothing is hidden, so nothing is "visible" either.
     let isPlain = information.dataMemory == .hostVisible && !information.isBounced
@@ -73,12 +87,18 @@ struct DiskReport: Encodable, Sendable {
       ["disk", [vendor, product, revision].filter { !$0.isEmpty }.joined(separator: " ")],
       ["serial", serial.isEmpty ? "-" : serial],
       ["size", "\(byteCount) bytes (\(humanBytes(Double(byteCount))))"],
-      ["blocks", "\(blockCount) of \(blockSize) bytes"],
+      ["blocks", "\(blockCount) of \(blockSize) bytes, \(physicalBlockSize) physical"],
       ["access", isReadOnly ? "read-only" : "read and write"],
-      ["forced writes", supportsForcedWrites ? "yes" : "no"],
+      ["forced writes", supportsForcedWrites ? "yes" : "no: a flush follows each"],
+      ["write cache", hasWriteCache.map { $0 ? "yes" : "no" } ?? "unknown"],
+      ["medium", isRotating.map { $0 ? "rotating" : "solid state" } ?? "unknown"],
+      ["provisioning", isThin ? "thin" : "full"],
+      ["discard", canDiscard ? "yes" : "no"],
+      ["zeroes", canFill ? "by command" : "by writing"],
       ["maximum transfer", "\(maximumTransfer) bytes"],
       ["storage protocol", storageProtocol],
       ["device", "\(device), relid \(relid), LUN \(lun), \(transport)"],
+      ["channels", "\(channels)"],
       ["ring memory", ringMemory],
       ["data memory", "\(dataMemory), \(data)"],
     ])

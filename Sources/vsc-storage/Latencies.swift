@@ -20,6 +20,26 @@ struct Latencies: ~Copyable {
 
   deinit { unsafe buckets.deallocate() }
 
+  /// What was counted, for another thread.
+  struct Record: Sendable {
+    fileprivate var buckets: [UInt64]
+    fileprivate var count, sum, minimum, maximum: UInt64
+  }
+
+  var record: Record {
+    Record(
+      buckets: (0..<Self.bucketCount).map { unsafe buckets[$0] }, count: count, sum: sum,
+      minimum: minimum, maximum: maximum)
+  }
+
+  mutating func add(_ record: Record) {
+    for (bucket, count) in record.buckets.enumerated() { unsafe buckets[bucket] &+= count }
+    count &+= record.count
+    sum &+= record.sum
+    minimum = min(minimum, record.minimum)
+    maximum = max(maximum, record.maximum)
+  }
+
   /// Below 128 each value has its bucket; above, the highest seven bits choose it.
   static func bucket(_ value: UInt64) -> Int {
     let shift = max(57 - value.leadingZeroBitCount, 0)

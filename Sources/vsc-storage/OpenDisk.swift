@@ -31,12 +31,29 @@ func withDisk<Result: Sendable>(
   }
 }
 
+/// The same for a controller with all of its disks.
+func withController<Result: Sendable>(
+  _ options: DriverOptions, _ body: (StorageController) async throws -> Result
+) async throws -> Result {
+  try await withDevice(StorageVSC.deviceClass, options) { device in
+    do {
+      return try await body(try await StorageVSC.openController(device))
+    } catch let error as StorageOpenError {
+      throw ProgramFailure(.unavailable, "\(error)")
+    } catch let error as StorageError {
+      throw ProgramFailure(storage: error)
+    } catch let error as TransportError {
+      throw ProgramFailure(.unavailable, "\(error)")
+    }
+  }
+}
+
 extension ProgramFailure {
   init(storage error: StorageError) {
     switch error {
-    case .outOfRange, .badLength: self.init(.usage, "\(error)")
+    case .outOfRange, .badLength, .unsupported: self.init(.usage, "\(error)")
     case .readOnly: self.init(.permission, "\(error)")
-    case .channel, .noDisk, .notADisk, .refused, .unusableGeometry:
+    case .channel, .noDisk, .notADisk, .refused, .removed, .unresponsive, .unusableGeometry:
       self.init(.unavailable, "\(error)")
     default: self.init(.io, "\(error)")
     }

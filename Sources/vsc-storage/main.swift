@@ -10,8 +10,8 @@ struct StorageProgram: AsyncParsableCommand {
     abstract: "Reads, writes, measures and exports a disk of a Hyper-V host over VMBus.",
     version: projectVersion,
     subcommands: [
-      InfoCommand.self, ReadCommand.self, WriteCommand.self, BenchCommand.self,
-      ExportCommand.self,
+      ListCommand.self, InfoCommand.self, ReadCommand.self, WriteCommand.self, DiscardCommand.self,
+      ZeroCommand.self, BenchCommand.self, ExportCommand.self,
     ])
 }
 

@@ -6,10 +6,9 @@ import CLinux
 
 /// Memory that a part of this process's address space has, in KiB.
 func residentKiB(_ addresses: Range<UInt>) throws -> Int {
-  var buffer = [CChar](repeating: 0, count: 8 << 20)
-  let count = unsafe vmbus_read_small_file("/proc/self/smaps", &buffer, buffer.count)
-  let text = String(
-    decoding: buffer.prefix(max(Int(count), 0)).map(UInt8.init(bitPattern:)), as: UTF8.self)
+  var buffer = [UInt8](repeating: 0, count: 8 << 20)
+  let count = unsafe vmbus_read_file("/proc/self/smaps", &buffer, buffer.count)
+  let text = String(decoding: buffer.prefix(max(Int(count), 0)), as: UTF8.self)
   var isInside = false
   var sum = 0
   for line in text.split(separator: "\n") {

@@ -82,6 +82,19 @@ private final class Dropped: Sendable {
     worker.stop()
   }
 
+  @Test func aStoppedWorkerLetsGoOfWhoHoldsIt() throws {
+    weak var gone: Worker?
+    let wake = try EventDescriptor()
+    let descriptor = wake.rawValue
+    do {
+      let worker = try Worker(.init(name: "test", spinRounds: 0))
+      gone = worker
+      worker.watch(descriptor) { worker.unwatch(descriptor) }
+      worker.stop()
+    }
+    #expect(gone == nil)
+  }
+
   @Test func asyncWorkRunsOnTheWorkersThread() async throws {
     let worker = try Worker(.init(name: "test", spinRounds: 0))
     let onWorker = await withTaskExecutorPreference(worker) {

@@ -68,10 +68,34 @@ import VMBus
     // Another reason than the revision counts as a refusal too.
     let unsuccessful = Self.reply(status: 0xC000_0001)
     #expect(try Self.give(unsuccessful, to: &negotiation) == Self.request(9, [0x01, 0x05]))
+    // A host of an old version has shorter packets.
+    let short = Self.reply(status: 0xC000_0059, count: 48)
+    #expect(try Self.give(short, to: &negotiation) == Self.request(9, [0x02, 0x04]))
+    #expect(try Self.give(short, to: &negotiation) == Self.request(9, [0x00, 0x02]))
     #expect(throws: StorageProtocolError.noCommonVersion(.revisionMismatch)) {
       try Self.give(Self.refusal, to: &negotiation)
     }
     #expect(negotiation.stage == .failed)
+  }
+
+  @Test(arguments: [
+    (0, StorageVersion.windows10), (1, .windows81), (2, .windows8), (3, .windows7),
+    (4, .windowsVista),
+  ])
+  func eachVersionCanBeAgreedOn(_ refusals: Int, _ version: StorageVersion) throws {
+    var negotiation = StorageNegotiation()
+    _ = try negotiation.start()
+    _ = try Self.give(Self.good, to: &negotiation)
+    for _ in 0..<refusals { _ = try Self.give(Self.refusal, to: &negotiation) }
+    // 48 bytes before 5.1, 64 since.
+    let count = refusals < 3 ? 64 : 48
+    let body = Self.properties(limit: 0x10000)
+    _ = try Self.give(Self.reply(count: count), to: &negotiation)
+    _ = try Self.give(Self.reply(body: body, count: count), to: &negotiation)
+    #expect(try Self.give(Self.reply(count: count), to: &negotiation) == nil)
+    #expect(
+      negotiation.stage
+        == .ready(StorageCapabilities(version: version, maximumTransferBytes: 0x10000)))
   }
 
   @Test func subchannelsNeedTheFlag() throws {
@@ -126,11 +150,13 @@ import VMBus
   }
 
   @Test(arguments: 1...4) func shortCompletionIsRefused(_ events: Int) throws {
-    for count in [0, 11, 12, 48, 63] {
+    // The version is known from the third on.
+    let needed = events < 3 ? 48 : 64
+    for count in [0, 11, 12, 47, 48, 63] where count < needed {
       var negotiation = try Self.negotiation(at: events)
       #expect(
         throws: StorageProtocolError.malformed(
-          .tooShort("StorageCompletion", needed: 64, found: count))
+          .tooShort("StorageCompletion", needed: needed, found: count))
       ) {
         try Self.give(Self.reply(count: count), to: &negotiation)
       }

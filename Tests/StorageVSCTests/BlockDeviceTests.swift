@@ -9,126 +9,14 @@ import Testing
 @testable import VMBus
 @testable import VSC
 
-/// A host on its own worker that plays a disk in memory.
-struct FakeDisk: Pollable, ~Copyable {
-  /// What the test sees and changes while the host runs.
-  struct Control {
-    var bytes: [UInt8]
-    var readOnly = false
-    /// Reads and writes get no answer.
-    var isSilent = false
-    /// Each of so many commands fails first, with "busy".
-    var busy = 0
-    var requests = 0
-    var flushes = 0
-    var largest = 0
-  }
-
-  var host: ScriptedHost
-  let shared: SharedDisk
-
-  init(_ host: consuming ScriptedHost, _ shared: SharedDisk) {
-    self.host = host
-    self.shared = shared
-  }
-
-  mutating func poll(budget: Int) -> Int? {
-    var work = 0
-    while let packet = try? host.receive() {
-      work += 1
-      if let answer = shared.answer(packet) { try? host.send(answer, id: packet.id) }
-    }
-    return work
-  }
-
-  mutating func arm() -> Bool { (try? host.consumer.arm()) ?? true }
-  mutating func disarm() { host.consumer.mask() }
-}
-
-final class SharedDisk: Sendable {
-  let control: Mutex<FakeDisk.Control>
-
-  init(byteCount: Int) {
-    let bytes = (0..<byteCount).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ $0 >> 9) }
-    control = Mutex(FakeDisk.Control(bytes: bytes))
-  }
-
-  var bytes: [UInt8] { control.withLock { $0.bytes } }
-
-  func answer(_ packet: SentPacket) -> [UInt8]? {
-    control.withLock { disk in
-      switch packet.payload[0] {
-      case 10: return propertiesReply(limit: 65536)
-      case 3: break
-      default: return reply()
-      }
-      let command = packet.command
-      let blocks = UInt64(disk.bytes.count / 512)
-      if let known = identify(command, blocks: blocks, readOnly: disk.readOnly) {
-        unsafe packet.memory.copyBytes(from: known)
-        return reply(moved: known.count)
-      }
-      disk.requests += 1
-      if disk.isSilent { return nil }
-      if disk.busy > 0 {
-        disk.busy -= 1
-        return reply(scsi: 8)
-      }
-      if command[0] == 0x35 {
-        disk.flushes += 1
-        return reply()
-      }
-      let block = command[2..<10].reduce(0) { $0 << 8 | Int($1) }
-      let count = command[10..<14].reduce(0) { $0 << 8 | Int($1) } * 512
-      disk.largest = max(disk.largest, count)
-      let range = block * 512..<block * 512 + count
-      if command[0] == 0x88 {
-        unsafe packet.memory.copyBytes(from: disk.bytes[range])
-      } else {
-        unsafe disk.bytes.replaceSubrange(range, with: packet.memory)
-      }
-      return reply(moved: count)
-    }
-  }
-}
-
-/// A disk that a fake host serves.
-final class Machine: Sendable {
-  let transport: ScriptedTransport
-  let worker: Worker
-  let hostWorker: Worker
-  let shared: SharedDisk
-  let disk: BlockDevice
-
-  init(
-    byteCount: Int = 1 << 20, timeout: UInt64 = 30_000_000_000, depth: Int = 8,
-    _ change: (inout FakeDisk.Control) -> Void = { _ in }
-  ) async throws {
-    transport = try ScriptedTransport()
-    worker = try Worker(Worker.Configuration(name: "driver", spinRounds: 10))
-    hostWorker = try Worker(Worker.Configuration(name: "host", spinRounds: 10))
-    shared = SharedDisk(byteCount: byteCount)
-    shared.control.withLock { change(&$0) }
-    let host = try ScriptedHost(transport)
-    let doorbell = transport.doorbell.rawValue
-    hostWorker.watch(doorbell) { EventDescriptor.drain(doorbell) }
-    _ = hostWorker.attach(FakeDisk(host, shared))
-    disk = try await StorageVSC.open(
-      Device(transport, workers: [worker]),
-      StorageVSC.Configuration(depth: depth, bufferByteCount: 65536, timeout: timeout))
-  }
-
-  deinit {
-    hostWorker.stop()
-    worker.stop()
-  }
-}
-
 @Suite(.serialized) struct BlockDeviceTests {
   @Test func tellsWhatItIs() async throws {
     let machine = try await Machine()
-    let information = machine.disk.information
-    #expect(information.disk.product == "Virtual Disk" && machine.disk.byteCount == 1 << 20)
+    let information = try machine.disk.information
+    #expect(information.disk.product == "Virtual Disk" && information.channelCount == 1)
+    #expect(try machine.disk.byteCount == 1 << 20)
+    #expect(information.disk.geometry.physicalBlockByteCount == 4096)
+    #expect(information.disk.hasWriteCache == true && information.disk.isRotating == nil)
     #expect(information.ringMemory == .hostVisible && information.isBounced)
   }
 
@@ -158,7 +46,7 @@ final class Machine: Sendable {
 
   @Test func partsOfOneBlockWrittenAtOnceDoNotUndoEachOther() async throws {
     let machine = try await Machine()
-    let disk = machine.disk
+    let disk = try machine.disk
     try await withThrowingTaskGroup(of: Void.self) { group in
       for index in 0..<512 {
         group.addTask { try await disk.write(at: UInt64(index), [UInt8(index & 0xFF) ^ 0x5A]) }
@@ -177,7 +65,7 @@ final class Machine: Sendable {
     let new = [UInt8](repeating: 1, count: 2000)
     try unsafe new.withUnsafeBytes { try unsafe machine.disk.write(at: 9, from: $0) }
     #expect(Array(machine.shared.bytes[9..<2009]) == new)
-    let disk = machine.disk
+    let disk = try machine.disk
     func flush() throws { try disk.flush() }
     try flush()
     #expect(machine.shared.control.withLock { $0.flushes } == 1)
@@ -185,7 +73,7 @@ final class Machine: Sendable {
 
   @Test func tasksResumeOnTheWorkerWhenItIsTheirExecutor() async throws {
     let machine = try await Machine()
-    let (disk, worker) = (machine.disk, machine.worker)
+    let (disk, worker) = (try machine.disk, machine.worker)
     let isThere = try await Task(executorPreference: worker) {
       _ = try await disk.read(at: 0, count: 512)
       return worker.isCurrent
@@ -234,7 +122,7 @@ final class Machine: Sendable {
   @Test(arguments: [ChannelEnd.hostGone, .rescinded])
   func theEndReachesEverybody(_ reason: ChannelEnd) async throws {
     let machine = try await Machine(depth: 4)
-    let disk = machine.disk
+    let disk = try machine.disk
     machine.shared.control.withLock { $0.isSilent = true }
     let tasks = (0..<20).map { index in
       Task {
@@ -259,7 +147,7 @@ final class Machine: Sendable {
 
   @Test func aCancelledTaskDoesNotWait() async throws {
     let machine = try await Machine()
-    let disk = machine.disk
+    let disk = try machine.disk
     machine.shared.control.withLock { $0.isSilent = true }
     let task = Task { try await disk.read(at: 0, count: 512) }
     while machine.shared.control.withLock({ $0.requests }) == 0 { await Task.yield() }
@@ -273,7 +161,7 @@ final class Machine: Sendable {
 
   @Test func aSilentHostMakesTimeoutsEvenForThoseThatWait() async throws {
     let machine = try await Machine(timeout: 1_000_000_000, depth: 2)
-    let disk = machine.disk
+    let disk = try machine.disk
     machine.shared.control.withLock { $0.isSilent = true }
     let tasks = (0..<6).map { index in
       Task { try await disk.read(at: UInt64(index) * 512, count: 512) }
@@ -286,11 +174,11 @@ final class Machine: Sendable {
 
   @Test func closingAndStoppingLeaveNobodyWaiting() async throws {
     let machine = try await Machine()
-    let disk = machine.disk
+    let disk = try machine.disk
     machine.shared.control.withLock { $0.isSilent = true }
     let task = Task { try await disk.read(at: 0, count: 512) }
     while machine.shared.control.withLock({ $0.requests }) == 0 { await Task.yield() }
-    await disk.close()
+    await machine.controller.close()
     let result = await task.result
     #expect(throws: StorageError.channel(.ended(.closed))) { try result.get() }
     machine.worker.stop()

@@ -7,30 +7,22 @@ import Testing
 @testable import VMBus
 @testable import VSC
 
-/// A transport over plain memory, with the host's end in the test's hands.
-final class ScriptedTransport: DeviceTransport, @unchecked Sendable {
-  let identity = DeviceIdentity(
-    deviceClass: .scsi, instance: GUID(), channel: ChannelID(rawValue: 1),
-    confidentiality: .hostVisible, transport: "test")
+/// The rings of a channel, and how its ends wake each other.
+final class ScriptedRings: @unchecked Sendable {
   let outgoing: HeapRingMemory
   let incoming: HeapRingMemory
   let state = ChannelState()
-  let confidentiality: Confidentiality
   let doorbell: EventDescriptor
   let interrupt: EventDescriptor
-  private let worker = Mutex<Worker?>(nil)
 
-  init(ringByteCount: Int = 64 * 1024, confidentiality: Confidentiality = .hostVisible) throws {
+  init(ringByteCount: Int) throws {
     outgoing = HeapRingMemory(dataByteCount: ringByteCount)
     incoming = HeapRingMemory(dataByteCount: ringByteCount)
     doorbell = try EventDescriptor()
     interrupt = try EventDescriptor()
-    self.confidentiality = confidentiality
   }
 
-  func openChannel(
-    _ parameters: ChannelParameters, worker: Worker
-  ) async throws(TransportError) -> RawChannel {
+  func open(_ worker: Worker, _ confidentiality: Confidentiality) -> RawChannel {
     let descriptor = interrupt.rawValue
     worker.watch(descriptor) { [self] in
       EventDescriptor.drain(descriptor)
@@ -39,6 +31,41 @@ final class ScriptedTransport: DeviceTransport, @unchecked Sendable {
     return unsafe RawChannel(
       confidentiality: confidentiality, outgoing: outgoing.end(), incoming: incoming.end(),
       doorbell: .event(descriptor: doorbell.rawValue), state: state)
+  }
+}
+
+/// A transport over plain memory, with the host's end in the test's hands.
+final class ScriptedTransport: DeviceTransport, @unchecked Sendable {
+  let identity = DeviceIdentity(
+    deviceClass: .scsi, instance: GUID(), channel: ChannelID(rawValue: 1),
+    confidentiality: .hostVisible, transport: "test")
+  /// The primary channel, then the subchannels.
+  let channels: [ScriptedRings]
+  let confidentiality: Confidentiality
+
+  init(
+    ringByteCount: Int = 64 * 1024, confidentiality: Confidentiality = .hostVisible,
+    channels: Int = 1
+  ) throws {
+    self.channels = try (0..<channels).map { _ in
+      try ScriptedRings(ringByteCount: ringByteCount)
+    }
+    self.confidentiality = confidentiality
+  }
+
+  var outgoing: HeapRingMemory { channels[0].outgoing }
+  var incoming: HeapRingMemory { channels[0].incoming }
+  var state: ChannelState { channels[0].state }
+
+  func openChannel(
+    _ parameters: ChannelParameters, worker: Worker
+  ) async throws(TransportError) -> RawChannel { channels[0].open(worker, confidentiality) }
+
+  func openSubchannel(
+    _ index: UInt16, _ parameters: ChannelParameters, worker: Worker
+  ) async throws(TransportError) -> RawChannel {
+    guard channels.indices.contains(Int(index)) else { throw .timedOut("subchannel offer") }
+    return channels[Int(index)].open(worker, confidentiality)
   }
 
   func allocate(
@@ -57,9 +84,9 @@ final class ScriptedTransport: DeviceTransport, @unchecked Sendable {
   func close() async {}
 
   /// The channel is over, as a transport would tell.
-  func end(_ reason: ChannelEnd) {
-    state.end(reason)
-    interrupt.signal()
+  func end(_ reason: ChannelEnd, channel: Int = 0) {
+    channels[channel].state.end(reason)
+    channels[channel].interrupt.signal()
   }
 }
 
@@ -110,14 +137,16 @@ struct ScriptedHost: ~Copyable {
   var consumer: RingConsumer<BorrowedRingMemory>
   var producer: RingProducer<BorrowedRingMemory>
   var buffer = PacketBuffer(capacity: 16384)
-  let transport: ScriptedTransport
+  let rings: ScriptedRings
 
-  init(_ transport: ScriptedTransport) throws {
-    let consumer = try unsafe RingConsumer(transport.outgoing.end())
-    let producer = try unsafe RingProducer(transport.incoming.end())
+  init(_ transport: ScriptedTransport) throws { try self.init(transport.channels[0]) }
+
+  init(_ rings: ScriptedRings) throws {
+    let consumer = try unsafe RingConsumer(rings.outgoing.end())
+    let producer = try unsafe RingProducer(rings.incoming.end())
     self.consumer = consumer
     self.producer = producer
-    self.transport = transport
+    self.rings = rings
   }
 
   mutating func receive() throws -> SentPacket? {
@@ -131,7 +160,7 @@ struct ScriptedHost: ~Copyable {
 
   mutating func send(_ bytes: [UInt8], id: UInt64, type: PacketType = .completion) throws {
     try producer.write(type, transactionID: id, payload: unsafe bytes.span.bytes)
-    if producer.commit() { transport.interrupt.signal() }
+    if producer.commit() { rings.interrupt.signal() }
   }
 }
 
@@ -155,9 +184,11 @@ func reply(
 }
 
 /// QUERY_PROPERTIES' answer: 256 KiB at once.
-func propertiesReply(limit: UInt32 = 256 * 1024) -> [UInt8] {
+func propertiesReply(limit: UInt32 = 256 * 1024, subchannels: UInt8 = 0) -> [UInt8] {
   var bytes = [UInt8](repeating: 0, count: 64)
   bytes[0] = 1
+  bytes[16] = subchannels
+  bytes[20] = subchannels > 0 ? 1 : 0
   for index in 0..<4 { bytes[24 + index] = UInt8(truncatingIfNeeded: limit >> (8 * index)) }
   return bytes
 }

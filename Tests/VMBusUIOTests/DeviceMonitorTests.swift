@@ -48,13 +48,27 @@ import VMBus
     let ready = try epoll.wait(milliseconds: 10_000) { _ in }
     #expect(ready == 1)
     var seen: [String] = []
-    while let device = monitor.receive() {
+    while let device = try monitor.receive() {
       #expect(device.subsystem == "net")
       if let action = device.action, let path = device.devicePath {
         seen.append("\(action) \(path)")
       }
     }
     #expect(seen.contains("change /devices/virtual/net/lo"))
+  }
+
+  @Test(.enabled(if: UEventFile.loopback.isWritable)) func lostEventsAreTold() throws {
+    var monitor = try UdevMonitor(UdevContext(), source: .kernel, subsystems: ["net"])
+    // Room for a few events, and many more of them.
+    try UEventFile.makeReceiveBufferSmall(monitor.descriptor)
+    for _ in 0..<64 { try UEventFile.loopback.send("change") }
+    var lost = false
+    do throws(DiscoveryError) {
+      while try monitor.receive() != nil {}
+    } catch {
+      lost = true
+    }
+    #expect(lost)
   }
 
   @Test func aQuietMonitorHasNothing() throws {

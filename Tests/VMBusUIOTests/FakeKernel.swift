@@ -25,6 +25,7 @@ final class FakeKernel {
   /// Whether this machine lets us: the right user, a kernel with BPF, and a compiler.
   static let isPossible =
     geteuid() == 0 && FileManager.default.fileExists(atPath: "/sys/kernel/btf/vmlinux")
+    && libbpf_probe_bpf_prog_type(BPF_PROG_TYPE_SYSCALL, nil) == 1
     && (try? run(["clang", "-target", "bpfel", "-x", "c", "-c", "/dev/null", "-o", "/dev/null"]))
       != nil
 

@@ -92,6 +92,13 @@ import VMBus
     #expect(
       try record.obstacle(kernel) { _ in locked } == .locked(node: "/dev/uio0", process: 812))
   }
+
+  @Test func aChannelThatIsOpenWithoutALockIsSomebodyElses() throws {
+    var record = try record { $0.state = .opened }
+    #expect(try record.obstacle(kernel) { _ in usable } == .openAlready(record.instance))
+    record.state = .closed
+    #expect(try record.obstacle(kernel) { _ in usable } == nil)
+  }
 }
 
 @Suite struct KernelReleaseTests {

@@ -32,13 +32,3 @@ func isMapped(_ address: UInt) -> Bool {
   var residency: UInt8 = 0
   return unsafe mincore(UnsafeMutableRawPointer(bitPattern: address), 4096, &residency) == 0
 }
-
-/// Free huge pages of 2 MiB.
-func freeHugePages() -> Int {
-  guard let file = unsafe fopen("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages", "r")
-  else { return 0 }
-  defer { unsafe _ = fclose(file) }
-  var line = [CChar](repeating: 0, count: 32)
-  guard unsafe fgets(&line, 32, file) != nil else { return 0 }
-  return unsafe Int(atoi(line))
-}

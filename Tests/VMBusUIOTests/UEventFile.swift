@@ -15,4 +15,12 @@ struct UEventFile {
     try handle.write(contentsOf: Data(action.utf8))
     try handle.close()
   }
+
+  /// The kernel makes it a little larger than nothing.
+  static func makeReceiveBufferSmall(_ socket: Int32) throws {
+    var size: Int32 = 1
+    let result = unsafe setsockopt(
+      socket, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<Int32>.size))
+    guard result == 0 else { throw CocoaError(.fileWriteUnknown) }
+  }
 }

@@ -23,6 +23,28 @@ import Testing
     #expect(zero)
   }
 
+  /// Offset and count of what is taken out of 5000 bytes.
+  @Test(arguments: [(0, 5000), (0, 8192), (100, 4900), (100, 1000), (4999, 1), (8192, 4), (0, 0)])
+  func whatIsMovedOutLeavesZerosBehind(_ offset: Int, _ count: Int) throws {
+    let pages = TestPages(count: 2)
+    var pool = DMAPool<HostVisible>(pages.handle(isScrubbed: true), bufferByteCount: 8192)
+    let bytes = (0..<5000).map { UInt8(truncatingIfNeeded: $0 % 251 + 1) }
+    var target = [UInt8](repeating: 0xEE, count: count)
+    do {
+      var buffer = try unwrap(pool.take())
+      unsafe buffer.copyIn(bytes.span.bytes)
+      var span = target.mutableSpan
+      var out = unsafe span.mutableBytes
+      buffer.moveOut(from: offset, into: &out)
+      let left = unsafe pages.bytes[offset..<min(offset + count, 8192)].allSatisfy { $0 == 0 }
+      #expect(left)
+    }
+    let expected = (offset..<offset + count).map { $0 < 5000 ? bytes[$0] : $0 < 8192 ? 0 : 0xEE }
+    #expect(target == expected)
+    let zero = unsafe pages.bytes.allSatisfy { $0 == 0 }
+    #expect(zero)
+  }
+
   @Test func whereNothingIsHiddenNothingIsScrubbed() throws {
     let pages = TestPages(count: 1)
     var pool = DMAPool<HostVisible>(pages.handle(isScrubbed: false), bufferByteCount: 4096)

@@ -47,6 +47,16 @@ public enum Confidentiality: Hashable, Sendable, CaseIterable {
   case ringAndExternalMemory
 }
 
+extension Confidentiality: CustomStringConvertible {
+  public var description: String {
+    switch self {
+    case .hostVisible: "host-visible"
+    case .ring: "ring encrypted"
+    case .ringAndExternalMemory: "ring and external memory encrypted"
+    }
+  }
+}
+
 /// 120 bytes that an offer or an open carries for the device; their meaning is the device's.
 public struct UserData: Equatable, Sendable {
   public static let byteCount = 120

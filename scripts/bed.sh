@@ -1,0 +1,245 @@
+# shellcheck shell=bash disable=SC2154
+# SPDX-License-Identifier: Apache-2.0
+#
+# A test bed with a real VMBus, on any x86-64 Linux. L0 is QEMU, which emulates an AMD machine with
+# virtualisation. L1 is a Linux on it, whose KVM runs QEMUs with a VMBus; L2 are their guests, each
+# with a balloon device. Where KVM works on this machine, the guests run on it directly.
+# Sourced after lib.sh and make_scratch.
+#
+# A guest is named KERNELxPROCESSORS: 7x1. What acts on a guest takes the one that $guest names.
+# Each channel to a guest is a FIFO to write to and a file in $bed_logs that gets what comes back:
+# GUEST.console, GUEST.commands, GUEST.qmp; and GUEST.trace, of the QEMU that the guest runs on.
+
+# shellcheck source=scripts/vm/fetch.sh
+. scripts/vm/fetch.sh
+
+# --- What the guests hold --------------------------------------------------------------------------
+
+# bed_add_file PATH TO: a file of this machine, for all guests; before bed_images.
+bed_add_file() {
+  mkdir -p "$scratch/l2/$(dirname "$2")"
+  cp -fL "$1" "$scratch/l2/$2"
+}
+
+# bed_add_program PATH: a program of this machine, with its libraries and the loader, all of them
+# at their own paths. In the guests it is found by its name.
+bed_add_program() {
+  local program file libraries
+  program=$(realpath "$1")
+  bed_add_file "$program" "$program"
+  say "$program" >>"$scratch/l2/programs"
+  # A static program has none, and ldd says so by failing.
+  libraries=$(ldd "$program" 2>/dev/null) || return 0
+  [[ $libraries != *'not found'* ]] || die "A library of $program is lacking: $libraries"
+  while read -r file; do
+    bed_add_file "$file" "$file"
+  done < <(grep -oE '/[^ ]+' <<<"$libraries")
+}
+
+# bed_images GUEST...: the file systems of L1 and of the guests.
+bed_images() {
+  local guest name l1=$scratch/l1 l2=$scratch/l2
+  mkdir -p "$l1"/{bin,modules,guests,files} "$l2"/{bin,modules}
+  touch "$l2/programs"
+  cp "$bed_parts/busybox" "$l2/bin/"
+  cp -r "$bed_parts/udev" "$l2/"
+  cp scripts/vm/l2-init "$l2/init"
+  for name in "${bed_kernels[@]}"; do
+    mkdir "$l2/modules/$name"
+    cp "$bed_parts/kernels/$name/l2"/*.ko "$l2/modules/$name/"
+    cp "$bed_parts/kernels/$name/vmlinuz" "$l1/files/$name"
+  done
+  pack "$l2" >"$l1/files/initrd"
+  cp "$bed_parts/busybox" "$l1/bin/"
+  cp -r "$bed_parts/qemu" "$l1/"
+  cp scripts/vm/l1-init "$l1/init"
+  cp "$bed_parts/kernels/6.12/l1"/*.ko "$l1/modules/"
+  for guest in "$@"; do
+    qemu_of_guest pipe /dev/virtio-ports /files
+    say "exec /qemu/run ${arguments[*]@Q}" >"$l1/guests/$guest"
+  done
+  pack "$l1" >"$scratch/l1.img"
+  say "$(du -h "$scratch/l1.img" | cut -f 1), guests' $(du -h "$l1/files/initrd" | cut -f 1)" >&3
+}
+
+# The file system that the kernel unpacks at its start.
+pack() { (cd "$1" && find . | "$bed_parts/busybox" cpio -o -H newc -R 0:0 --quiet); }
+
+# --- Machines --------------------------------------------------------------------------------------
+
+# Without kvm=off Linux sees KVM, and no Hyper-V.
+hyperv_processor=host,kvm=off,hv-relaxed,hv-vapic,hv-time,hv-frequencies,hv-vpindex,hv-synic
+hyperv_processor+=,hv-runtime,hv-stimer
+
+# character_device NAME KIND DIRECTORY: the end of a channel, for `arguments`. In L1 that is a
+# port, and on this machine a FIFO and a file.
+character_device() {
+  local path=$3/$guest.$1
+  if [[ $2 == file ]]; then
+    arguments+=(-chardev "file,id=$1.$guest,path=$path,input-path=$scratch/$guest.$1")
+  else
+    arguments+=(-chardev "pipe,id=$1.$guest,path=$path")
+  fi
+}
+
+# qemu_of_guest KIND DIRECTORY FILES: sets `arguments` to those of the guest's QEMU. Its channels
+# end in the directory, and kernel and file system lie in FILES.
+qemu_of_guest() {
+  # shellcheck disable=SC2054
+  arguments=(-nodefaults -no-reboot -display none -machine q35,accel=kvm -cpu "$hyperv_processor"
+    -smp "${guest#*x}" -m 512M,slots=2,maxmem=1G -kernel "$3/${guest%x*}" -initrd "$3/initrd"
+    -append "console=ttyS0 quiet panic=-1 hugepages=8 bed_kernel=${guest%x*}"
+    -device vmbus-bridge -device "hv-balloon,id=balloon,status-report=on"
+    -trace 'vmbus*' -trace 'hv_balloon*' -D "$2/$guest.trace")
+  character_device console "$1" "$2"
+  arguments+=(-serial "chardev:console.$guest")
+  character_device qmp "$1" "$2"
+  arguments+=(-mon "chardev=qmp.$guest,mode=control")
+  character_device commands "$1" "$2"
+  arguments+=(-device virtio-serial-pci -device "virtserialport,chardev=commands.$guest")
+}
+
+# Whether KVM runs a guest here. That /dev/kvm is there says little: what counts is a guest's
+# kernel, with a guest's processor, that comes to find Hyper-V. It ends for want of a file system.
+kvm_works() {
+  [[ -w /dev/kvm ]] || return 1
+  timeout 10 "$bed_parts/qemu/run" -nodefaults -no-reboot -display none \
+    -machine q35,accel=kvm -cpu "$hyperv_processor" -m 256M -kernel "$bed_parts/kernels/6.12/vmlinuz" \
+    -append 'console=ttyS0 panic=-1' -serial stdio </dev/null 2>&1 |
+    grep 'Hypervisor detected: Microsoft Hyper-V'
+}
+
+# bed_start GUEST...: starts the machines, without waiting for the guests.
+bed_start() {
+  local guest channel held
+  for guest in "$@"; do
+    # Held open for writing, so that it never ends.
+    for channel in console qmp commands; do
+      mkfifo "$scratch/$guest.$channel"
+      # shellcheck disable=SC2034
+      exec {held}<>"$scratch/$guest.$channel"
+    done
+    say '{"execute": "qmp_capabilities"}' >"$scratch/$guest.qmp"
+  done
+  if kvm_works >/dev/null; then
+    say 'KVM works here: the guests run on this machine.'
+    for guest in "$@"; do
+      qemu_of_guest file "$bed_logs" "$scratch/l1/files"
+      launch "$guest" "$bed_parts/qemu/run" "${arguments[@]}"
+    done
+  else
+    say 'KVM can not run these guests here: they run on an emulated machine.'
+    start_nested "$@"
+  fi
+}
+
+start_nested() {
+  local guest channel
+  arguments=(-nodefaults -no-reboot -display none -machine q35 -accel "tcg,thread=multi" -cpu EPYC
+    -smp 2 -m 2G -kernel "$bed_parts/kernels/6.12/vmlinuz" -initrd "$scratch/l1.img"
+    -append 'console=ttyS0 quiet panic=-1' -serial "file:$bed_logs/l1.console"
+    -device virtio-serial-pci)
+  for guest in "$@"; do
+    for channel in console qmp commands trace; do
+      if [[ $channel == trace ]]; then
+        arguments+=(-chardev "file,id=trace.$guest,path=$bed_logs/$guest.trace")
+      else
+        character_device "$channel" file "$bed_logs"
+      fi
+      arguments+=(-device "virtserialport,chardev=$channel.$guest,name=$guest.$channel")
+    done
+  done
+  launch l0 "$bed_parts/qemu/run" "${arguments[@]}"
+}
+
+# Whether the guest's QEMU runs still.
+bed_runs() {
+  if [[ -n ${pids[l0]:-} ]]; then
+    running l0 && ! grep -qsF "The QEMU of $guest ended" "$bed_logs/l1.console"
+  else
+    running "$guest"
+  fi
+}
+
+# --- Talking to a guest ----------------------------------------------------------------------------
+
+# await SECONDS FILE PATTERN: the first line of a file that matches, as soon as it is there.
+await() {
+  local end=$((SECONDS + $1))
+  until grep -a -m 1 -E -- "$3" "$2" 2>/dev/null; do
+    bed_runs >/dev/null || {
+      say "$guest has ended. The last that it said:" >&2
+      tail -n 20 "$bed_logs"/*.console >&2
+      return 1
+    }
+    ((SECONDS < end)) || {
+      say "$guest does not answer." >&2
+      return 1
+    }
+    sleep 0.05
+  done
+}
+
+# What a command in a guest may take; then it is ended, with status 143.
+guest_seconds=30
+
+# guest COMMAND...: runs a command line in the guest, as ssh does, and gives what it prints to
+# stdout and stderr, and its status.
+guest() {
+  local token=$BASHPID.$RANDOM answer status out err
+  printf '%s %s %s\n' "$token" "$guest_seconds" "$(base64 -w 0 <<<"$*")" >"$scratch/$guest.commands"
+  answer=$(await $((guest_seconds + 10)) "$bed_logs/$guest.commands" "^$token .* end")
+  read -r _ status out err _ <<<"$answer"
+  base64 -d <<<"${err%.}" >&2
+  base64 -d <<<"${out%.}"
+  return "$status"
+}
+
+# guest_background NAME COMMAND...: starts a program, which runs on in the guest. Its output goes
+# to /tmp/NAME.log there. It ignores SIGINT, as all that a script puts into the background.
+guest_background() {
+  guest "cd /tmp
+    (setsid ${*:2} >$1.log 2>&1 </dev/null & echo \$! >$1.pid; wait \$!; echo \$? >$1.status) &
+    until [ -s $1.pid ]; do sleep 0.01; done"
+}
+
+# guest_end NAME [SIGNAL]: ends what runs in the background; prints its status.
+guest_end() {
+  guest "cd /tmp; kill -${2:-TERM} \$(cat $1.pid); until [ -s $1.status ]; do sleep 0.1; done
+    cat $1.status; rm $1.pid $1.status"
+}
+
+# qmp COMMAND [ARGUMENTS]: tells the guest's QEMU something, with arguments in JSON, and prints
+# what it returns. Fails where QEMU says that there is an error.
+qmp() {
+  local token=$BASHPID.$RANDOM
+  jq -nc --arg command "$1" --argjson arguments "${2:-{\}}" --arg id "$token" \
+    '{execute: $command, arguments: $arguments, id: $id}' >"$scratch/$guest.qmp"
+  await 20 "$bed_logs/$guest.qmp" "\"id\": \"$token\"\}?.*\}" |
+    jq -ce 'if .error then .error.desc | halt_error else .return end'
+}
+
+# qmp_events NAME: the data of all events of a name that have come so far, one in a line.
+qmp_events() {
+  grep -a -E "\"event\": \"$1\".*\}.?$" "$bed_logs/$guest.qmp" | jq -c .data
+}
+
+# A shell on the guest's console, for whoever sits at this terminal.
+bed_shell() {
+  guest_seconds=120 guest true
+  tail -n 0 -f "$bed_logs/$guest.console" &
+  at_exit "kill $!"
+  if [[ -t 0 ]]; then
+    at_exit "stty $(stty -g)"
+    guest "stty -F /dev/ttyS0 rows $(tput lines) cols $(tput cols)"
+    # Everything but Ctrl-] goes to the guest.
+    stty -icanon -echo -icrnl -ixon -iexten intr ^] quit undef susp undef
+  fi
+  trap 'exit 0' INT
+  # Not by `&`: then Ctrl-C would be ignored.
+  guest "cd /; start-stop-daemon -S -b -m -p /tmp/shell.pid -x /bin/sh -- \
+    -c 'exec setsid -c sh -l </dev/ttyS0 >/dev/ttyS0 2>&1'"
+  cat <&0 >"$scratch/$guest.console" &
+  at_exit "kill $!"
+  while guest "test -d /proc/\$(cat /tmp/shell.pid)"; do sleep 1; done
+}
