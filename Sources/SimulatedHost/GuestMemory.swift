@@ -49,7 +49,7 @@ extension GuestMemoryError: CustomStringConvertible {
 @safe
 public final class GuestMemory: @unchecked Sendable {
   @safe
-  struct Region {
+  fileprivate struct Region {
     let firstPage: GPN
     let pageCount: UInt64
     let start: UnsafeMutableRawPointer
@@ -69,7 +69,43 @@ public final class GuestMemory: @unchecked Sendable {
   }
 
   private let files: [File]
-  private let regions: UnsafeMutableBufferPointer<Region>
+  fileprivate let regions: Regions
+
+  /// The table without its owner: what a packet's ranges are looked up in, without counting
+  /// references.
+  @safe
+  fileprivate struct Regions {
+    private let start: UnsafeMutablePointer<Region>
+    private let count: Int
+
+    init(_ regions: [Region]) {
+      unsafe start = .allocate(capacity: max(regions.count, 1))
+      count = regions.count
+      for (index, region) in regions.enumerated() { unsafe (start + index).initialize(to: region) }
+    }
+
+    func deallocate() { unsafe start.deallocate() }
+
+    /// Finds the region of a page. The number is the guest's word.
+    func region(of page: GPN, in view: GuestMemoryView) -> Region? {
+      for index in 0..<count {
+        let region = unsafe start[index]
+        // Wraps for a page before the region, and is then larger than any count.
+        if page &- region.firstPage < region.pageCount && region.view == view { return region }
+      }
+      return nil
+    }
+
+    /// The memory of a page and how many pages lie behind each other from there on.
+    @unsafe
+    func page(
+      _ page: GPN, in view: GuestMemoryView
+    ) throws(GuestMemoryError) -> (start: UnsafeMutableRawPointer, pageCount: UInt64) {
+      guard let region = region(of: page, in: view) else { throw .notVisible(page: page) }
+      let index = page &- region.firstPage
+      return unsafe (region.start + Int(index) * 4096, region.pageCount &- index)
+    }
+  }
 
   /// Maps what a guest handed over, after a look at every number of it.
   ///
@@ -105,32 +141,15 @@ public final class GuestMemory: @unchecked Sendable {
           view: entry.isEncrypted != 0 ? .encrypted : .hostVisible))
     }
     self.files = files
-    unsafe regions = .allocate(capacity: max(checked.count, 1))
-    for (index, region) in checked.enumerated() {
-      unsafe (regions.baseAddress.unsafelyUnwrapped + index).initialize(to: region)
-    }
-    regionCount = checked.count
+    regions = Regions(checked)
   }
 
-  private let regionCount: Int
   static let maximumRuns = 600
 
-  deinit { unsafe regions.deallocate() }
-
-  /// Finds the region of a page. The number is the guest's word.
-  private func region(of page: GPN, in view: GuestMemoryView) -> Region? {
-    for index in 0..<regionCount {
-      let region = unsafe regions[index]
-      // Wraps for a page before the region, and is then larger than any count.
-      if page &- region.firstPage < region.pageCount && region.view == view {
-        return region
-      }
-    }
-    return nil
-  }
+  deinit { regions.deallocate() }
 
   func contains(_ page: GPN, in view: GuestMemoryView) -> Bool {
-    region(of: page, in: view) != nil
+    regions.region(of: page, in: view) != nil
   }
 
   /// The memory of a page and how many pages lie behind each other from there on.
@@ -138,9 +157,7 @@ public final class GuestMemory: @unchecked Sendable {
   func page(
     _ page: GPN, in view: GuestMemoryView
   ) throws(GuestMemoryError) -> (start: UnsafeMutableRawPointer, pageCount: UInt64) {
-    guard let region = region(of: page, in: view) else { throw .notVisible(page: page) }
-    let index = page &- region.firstPage
-    return unsafe (region.start + Int(index) * 4096, region.pageCount &- index)
+    try unsafe regions.page(page, in: view)
   }
 
   /// Maps pages from all over the guest behind each other: a ring.
@@ -150,7 +167,9 @@ public final class GuestMemory: @unchecked Sendable {
     var runs: [(offset: Int, byteCount: Int)] = []
     var file: Int32 = -1
     for page in pages {
-      guard let region = region(of: page, in: view) else { throw .notVisible(page: page) }
+      guard let region = regions.region(of: page, in: view) else {
+        throw .notVisible(page: page)
+      }
       // A view's memory is one file; pages of two can't be one ring.
       guard file == -1 || file == region.file else { throw .notVisible(page: page) }
       file = region.file
@@ -174,7 +193,8 @@ public final class GuestMemory: @unchecked Sendable {
 /// The guest memory that a GPA-direct packet names, piece by piece as it lies in this process.
 @safe
 public struct GuestRangeData: ExternalData, ~Copyable, ~Escapable {
-  unowned(unsafe) private let memory: GuestMemory
+  // The channel holds the memory, and lives longer than a packet.
+  private let regions: GuestMemory.Regions
   private let view: GuestMemoryView
   private let range: GPARange
   /// Page numbers, a private copy of the packet's.
@@ -182,7 +202,7 @@ public struct GuestRangeData: ExternalData, ~Copyable, ~Escapable {
 
   @_lifetime(copy pages)
   init(_ range: GPARange, pages: RawSpan, memory: GuestMemory, view: GuestMemoryView) {
-    unsafe self.memory = memory
+    regions = memory.regions
     self.view = view
     self.range = range
     self.pages = pages
@@ -202,7 +222,7 @@ public struct GuestRangeData: ExternalData, ~Copyable, ~Escapable {
     let within = position & 4095
     let found: (start: UnsafeMutableRawPointer, pageCount: UInt64)
     do throws(GuestMemoryError) {
-      unsafe found = try memory.page(pageNumber(position >> 12), in: view)
+      unsafe found = try regions.page(pageNumber(position >> 12), in: view)
     } catch {
       throw .notVisible(page: pageNumber(position >> 12))
     }

@@ -96,10 +96,17 @@ extension BlockBackend where Self: ~Copyable {
     try check(offset, count)
     var done = 0
     while done < count {
-      let piece = try data.piece(at: done, maximum: count &- done)
-      try write(at: offset &+ UInt64(done), from: piece.bytes)
-      done &+= piece.byteCount
+      done &+= try write(
+        at: offset &+ UInt64(done), piece: data.piece(at: done, maximum: count &- done))
     }
+  }
+
+  /// A piece as a constant would be put into a box, which is an allocation for each write.
+  private func write(
+    at offset: UInt64, piece: borrowing MutableRawSpan
+  ) throws(BlockError) -> Int {
+    try write(at: offset, from: piece.bytes)
+    return piece.byteCount
   }
 }
 

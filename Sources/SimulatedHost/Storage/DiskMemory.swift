@@ -48,6 +48,8 @@ public struct DiskMemory: BlockBackend, ~Copyable, @unchecked Sendable {
     guard !isReadOnly else { throw .readOnly }
     try check(offset, source.byteCount)
     let start = Int(truncatingIfNeeded: offset)
+    // The closure must not capture the disk: that would be an allocation for each write.
+    let memory = unsafe memory
     // Safe: the range was checked just above; both pointers end with the closure.
     unsafe source.withUnsafeBytes { buffer in
       unsafe UnsafeMutableRawBufferPointer(rebasing: memory[start..<(start &+ buffer.count)])
