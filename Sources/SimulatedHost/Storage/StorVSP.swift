@@ -55,13 +55,17 @@ public final class StorVSP: VSP {
       : .subchannel
     let server = StorVSPServer(
       channel: channel, target: SCSITarget(core, nexus: nexus), session: session)
-    // The end may come before the handle is known.
     let handle = worker.attach(server) { [weak self] in
       self?.ended(number, guest: guest, nexus: isPrimary ? nexus : nil)
     }
     guests.withLock { $0.servers[number] = handle }
-    // A disk that came meanwhile has not found this channel.
-    handle.perform { $0.refresh() }
+    // A disk that came meanwhile has not found this channel; and the channel's end may have come
+    // before its handle was known.
+    handle.perform {
+      $0.refresh()
+    } orElse: { [weak self] in
+      self?.guests.withLock { $0.servers[number] = nil }
+    }
   }
 
   private func ended(_ number: Int, guest: Int, nexus: SCSINexus?) {
