@@ -13,6 +13,9 @@ struct FakeChannel: Pollable, ~Copyable {
   var host: ScriptedHost
   let shared: FakeController
   let channel: Int
+  /// Of an answer in the ring: 64 bytes with descriptor and trailer.
+  private static let answerByteCount = 88
+  private var waitsForRoom = false
 
   init(_ host: consuming ScriptedHost, _ shared: FakeController, channel: Int) {
     self.host = host
@@ -22,7 +25,10 @@ struct FakeChannel: Pollable, ~Copyable {
 
   mutating func poll(budget: Int) -> Int? {
     var work = 0
-    while let packet = try? host.receive() {
+    while true {
+      // Room for the answer first: a request that was taken is a request that is answered.
+      waitsForRoom = ((try? host.producer.free()) ?? 0) < Self.answerByteCount
+      guard !waitsForRoom, let packet = try? host.receive() else { break }
       work += 1
       if let answer = shared.answer(packet, channel) { try? host.send(answer, id: packet.id) }
     }
@@ -33,8 +39,17 @@ struct FakeChannel: Pollable, ~Copyable {
     return work
   }
 
-  mutating func arm() -> Bool { (try? host.consumer.arm()) ?? true }
-  mutating func disarm() { host.consumer.mask() }
+  mutating func arm() -> Bool {
+    if waitsForRoom, (try? host.producer.waitForSpace(Self.answerByteCount)) ?? true {
+      return true
+    }
+    return (try? host.consumer.arm()) ?? true
+  }
+
+  mutating func disarm() {
+    host.consumer.mask()
+    host.producer.stopWaitingForSpace()
+  }
 }
 
 /// The disks, and what the test sees and changes while the host runs.
