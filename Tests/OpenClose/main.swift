@@ -36,6 +36,8 @@ func openAndClose(_ transport: any DeviceTransport) async throws {
 func openAndClose(_ bus: UIOBus, times count: Int) async throws {
   // What is made once and stays is made before the count.
   for _ in 0..<2 { try await openAndClose(findBalloon(bus)) }
+  // A timer of the system, too.
+  try await Task.sleep(for: .milliseconds(1))
   let before = try Footprint(threads: "open-close")
   for _ in 0..<count { try await openAndClose(findBalloon(bus)) }
   var after = try Footprint(threads: "open-close")

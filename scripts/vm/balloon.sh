@@ -65,20 +65,23 @@ qemu_answers() {
 
 # --- What vmbusctl tells ---------------------------------------------------------------------------
 
-# told FILTER: what vmbusctl lists in the guest fulfils a condition of jq.
+# told FILTER...: what vmbusctl lists in the guest fulfils conditions of jq.
 told() {
+  local filter
   guest vmbusctl list --json >"$scratch/list"
-  jq -e "$1" "$scratch/list" >/dev/null || {
-    cat "$scratch/list"
-    say "this does not hold: $1"
-    return 1
-  }
+  for filter in "$@"; do
+    jq -e "$filter" "$scratch/list" >/dev/null || {
+      cat "$scratch/list"
+      say "this does not hold: $filter"
+      return 1
+    }
+  done
 }
 
 lists_the_unbound() {
-  told 'length == 1 and (.[0].class | startswith("balloon "))'
-  told '.[0].status == "not usable: not bound to a driver"'
-  told '.[0].kernel_driver == "none" and .[0].ring == "host-visible"'
+  told 'length == 1 and (.[0].class | startswith("balloon "))' \
+    '.[0].status == "not usable: not bound to a driver"' \
+    '.[0].kernel_driver == "none" and .[0].ring == "host-visible"'
   jq -r '.[0].what_to_do' "$scratch/list" >&3
 }
 
@@ -90,15 +93,12 @@ binds_as_told() {
 }
 
 lists_the_bound() {
-  told '.[0].status == "usable" and .[0].transport == "/dev/uio0"'
-  told '.[0].memory_known == "the machine is not isolated"'
-  told '.[0].monitor == "none: signalled by hypercall"'
   # Kernels since 6.19 keep it for each channel; the BPF program reads it there.
-  if [[ $guest == 6.* ]]; then
-    told '.[0].kernel_says | startswith("not known: this kernel does not keep")'
-  else
-    told '.[0].kernel_says == "host-visible"'
-  fi
+  local word='== "host-visible"'
+  [[ $guest != 6.* ]] || word='| startswith("not known: this kernel does not keep")'
+  told '.[0].status == "usable" and .[0].transport == "/dev/uio0"' \
+    '.[0].memory_known == "the machine is not isolated"' \
+    '.[0].monitor == "none: signalled by hypercall"' ".[0].kernel_says $word"
   guest vmbusctl list >&3
 }
 
@@ -151,8 +151,8 @@ reports() {
 
 in_use() {
   refused 69 'in use by' vsc-balloon
-  told '.[0].status | test("^not usable: /dev/uio0 is in use by process [0-9]+$")'
-  told '.[0].state == "open"'
+  told '.[0].status | test("^not usable: /dev/uio0 is in use by process [0-9]+$")' \
+    '.[0].state == "open"'
 }
 
 # actual MIB: what QEMU says that the guest has.
@@ -246,7 +246,7 @@ unbind_in_use() {
 close_and_open() {
   local round
   [[ $(guest_end driver) == 0 ]]
-  for round in 1 2 3 4 5; do
+  for round in 1 2 3; do
     start_driver --interval 0.001
     reports_again
     guest_end driver | tee "$scratch/status"
