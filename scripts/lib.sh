@@ -206,7 +206,17 @@ show_ended() {
   done
 }
 
+# The lines of a log that say what failed; where none does, the last ones.
+failures_in() {
+  local lines
+  lines=$(grep -aE '✘|[Ee]rror: |ERROR: |SUMMARY: |WARNING: ThreadSanitizer|Fatal|^FAILED' "$1" | head -n 15) ||
+    lines=$(tail -n 5 "$1")
+  cut -c 1-400 <<<"$lines" | sed 's/^/    /'
+}
+
 step_rows=()
+# Of those that failed: the name, and what their logs say of it.
+step_failures=()
 steps_passed=0
 steps_failed=0
 # Where the steps' logs go; set it to keep them.
@@ -234,6 +244,7 @@ step() {
     ((status != 124)) || facts+="${facts:+; }ended after $seconds s"
     tail -n 60 "$log" | sed 's/^/    /'
     show_ended
+    step_failures+=("$name"$'\n'"$(failures_in "$log")")
   fi
   step_rows+=("$(printf '  %s%-6s%s  %-40s %3d:%02d.%d  %s' "$colour" "$word" "$plain" "$name" \
     $((took / 600)) $((took / 10 % 60)) $((took % 10)) "$facts")")
@@ -254,6 +265,7 @@ finish_steps() {
   say ''
   printf '%s\n' "${step_rows[@]}"
   say ''
+  ((steps_failed == 0)) || printf '%s\n' "${step_failures[@]}" ''
   say "$steps_passed passed, $steps_failed failed"
   ((steps_failed == 0))
 }
