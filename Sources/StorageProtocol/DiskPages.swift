@@ -2,34 +2,39 @@
 
 import VMBus
 
-/// What a client reads of page 0xB0 (block limits) of the vital product data. Older devices send
-/// less than all of it: the fields that are missing are zero, "not reported".
-public struct DiskLimitsPage: WireLayout {
-  public var header = VitalProductDataHeader()
-  /// Blocks.
+/// Page 0xB0 (block limits) of the vital product data. Blocks, if not said otherwise; zero is "not
+/// reported". 20 reserved bytes follow: devices may leave them out, and older ones more than them.
+public struct BlockLimits: WireLayout {
+  public var header = VitalProductDataHeader(page: 0xB0, length: 0x3C)
+  /// Bit 0: WRITE SAME with a count of zero is refused.
+  public var options: UInt8 = 0
   public var optimalGranularity: UInt16 = 0
-  /// Blocks that one command may move.
+  /// That one command may move.
   public var maximumTransfer: UInt32 = 0
   public var optimalTransfer: UInt32 = 0
-  /// Blocks of all descriptors of one UNMAP; all ones for no limit.
+  /// Of all descriptors of one UNMAP together; all ones for no limit.
   public var maximumUnmap: UInt32 = 0
+  /// Descriptors.
   public var maximumUnmapDescriptors: UInt32 = 0
   /// Blocks that are given back together.
   public var unmapGranularity: UInt32 = 0
   /// Bit 31: the rest, the first block of a granule, is valid.
   public var unmapAlignment: UInt32 = 0
-  /// Blocks of one WRITE SAME.
+  /// Of one WRITE SAME.
   public var maximumWriteSame: UInt64 = 0
 
   @inlinable public init() {}
-  @inlinable public static var name: WireName { "DiskLimitsPage" }
+  @inlinable public static var name: WireName { "BlockLimits" }
   @inlinable public static var byteCount: Int { 44 }
+  @inlinable public static var writeSameNeedsCount: UInt8 { 0x01 }
+  @inlinable public static var alignmentIsValid: UInt32 { 0x8000_0000 }
 
   public mutating func visitFields<Visitor: FieldVisitor & ~Copyable & ~Escapable>(
     _ visitor: inout Visitor
   ) {
     visitor.structure("header", &header)
-    visitor.padding(2)
+    visitor.integer("options", &options)
+    visitor.padding(1)
     visitor.bigEndian("optimalGranularity", &optimalGranularity)
     visitor.bigEndian("maximumTransfer", &maximumTransfer)
     visitor.bigEndian("optimalTransfer", &optimalTransfer)
@@ -89,8 +94,8 @@ public struct DiskProvisioningPage: WireLayout {
   }
 }
 
-/// What a client reads of the answer to READ CAPACITY(16).
-public struct DiskCapacity: WireLayout {
+/// The answer to READ CAPACITY(16). 16 reserved bytes follow; older devices leave them out.
+public struct Capacity16: WireLayout {
   public var lastBlock: UInt64 = 0
   /// Bytes.
   public var blockSize: UInt32 = 0
@@ -100,7 +105,7 @@ public struct DiskCapacity: WireLayout {
   public var provisioning: UInt8 = 0
 
   @inlinable public init() {}
-  @inlinable public static var name: WireName { "DiskCapacity" }
+  @inlinable public static var name: WireName { "Capacity16" }
   @inlinable public static var byteCount: Int { 16 }
 
   public mutating func visitFields<Visitor: FieldVisitor & ~Copyable & ~Escapable>(

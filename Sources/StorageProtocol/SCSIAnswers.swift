@@ -66,48 +66,6 @@ public struct VitalProductDataHeader: WireLayout {
   }
 }
 
-/// Page 0xB0 of the vital product data, from its header on. Blocks, if not said otherwise.
-public struct BlockLimits: WireLayout {
-  public var header = VitalProductDataHeader(page: 0xB0, length: 0x3C)
-  /// Bit 0: WRITE SAME with a count of zero is refused.
-  public var options: UInt8 = 0
-  public var optimalGranularity: UInt16 = 0
-  public var maximumTransfer: UInt32 = 0
-  public var optimalTransfer: UInt32 = 0
-  /// Of all descriptors of one UNMAP together.
-  public var maximumUnmap: UInt32 = 0
-  /// Descriptors.
-  public var maximumUnmapDescriptors: UInt32 = 0
-  public var unmapGranularity: UInt32 = 0
-  /// Bit 31: the rest, the first block of a granule, is valid.
-  public var unmapAlignment: UInt32 = 0
-  public var maximumWriteSame: UInt64 = 0
-
-  @inlinable public init() {}
-  @inlinable public static var name: WireName { "BlockLimits" }
-  @inlinable public static var byteCount: Int { 64 }
-  @inlinable public static var writeSameNeedsCount: UInt8 { 0x01 }
-  @inlinable public static var alignmentIsValid: UInt32 { 0x8000_0000 }
-
-  public mutating func visitFields<Visitor: FieldVisitor & ~Copyable & ~Escapable>(
-    _ visitor: inout Visitor
-  ) {
-    visitor.structure("header", &header)
-    visitor.integer("options", &options)
-    visitor.padding(1)
-    visitor.bigEndian("optimalGranularity", &optimalGranularity)
-    visitor.bigEndian("maximumTransfer", &maximumTransfer)
-    visitor.bigEndian("optimalTransfer", &optimalTransfer)
-    visitor.padding(4)
-    visitor.bigEndian("maximumUnmap", &maximumUnmap)
-    visitor.bigEndian("maximumUnmapDescriptors", &maximumUnmapDescriptors)
-    visitor.bigEndian("unmapGranularity", &unmapGranularity)
-    visitor.bigEndian("unmapAlignment", &unmapAlignment)
-    visitor.bigEndian("maximumWriteSame", &maximumWriteSame)
-    visitor.padding(20)
-  }
-}
-
 /// The answer to READ CAPACITY(10).
 public struct Capacity10: WireLayout {
   /// All ones when the last block's address does not fit.
@@ -124,32 +82,6 @@ public struct Capacity10: WireLayout {
   ) {
     visitor.bigEndian("lastBlock", &lastBlock)
     visitor.bigEndian("blockSize", &blockSize)
-  }
-}
-
-/// The answer to READ CAPACITY(16).
-public struct Capacity16: WireLayout {
-  public var lastBlock: UInt64 = 0
-  /// Bytes.
-  public var blockSize: UInt32 = 0
-  /// Low four bits: a physical block has two to that power logical ones.
-  public var exponents: UInt8 = 0
-  /// Bit 7: blocks can be given back; bit 6: they read as zeros then.
-  public var provisioning: UInt8 = 0
-
-  @inlinable public init() {}
-  @inlinable public static var name: WireName { "Capacity16" }
-  @inlinable public static var byteCount: Int { 32 }
-
-  public mutating func visitFields<Visitor: FieldVisitor & ~Copyable & ~Escapable>(
-    _ visitor: inout Visitor
-  ) {
-    visitor.bigEndian("lastBlock", &lastBlock)
-    visitor.bigEndian("blockSize", &blockSize)
-    visitor.padding(1)
-    visitor.integer("exponents", &exponents)
-    visitor.integer("provisioning", &provisioning)
-    visitor.padding(17)
   }
 }
 

@@ -56,7 +56,7 @@ public struct DiskGeometry: Equatable, Sendable {
   }
 
   /// Takes the block limits that the disk reports, where they are usable.
-  mutating func limit(to page: DiskLimitsPage) {
+  mutating func limit(to page: BlockLimits) {
     if page.maximumTransfer > 0 {
       let bytes = UInt64(page.maximumTransfer) &* UInt64(blockByteCount)
       maximumTransferByteCount = Int(min(UInt64(maximumTransferByteCount), bytes))
@@ -89,7 +89,7 @@ public struct DiskProvisioning: Equatable, Sendable {
   /// Whether `discard` does anything.
   public var canDiscard: Bool { canUnmap || canFillByUnmap }
 
-  mutating func take(_ page: DiskLimitsPage) {
+  mutating func take(_ page: BlockLimits) {
     // Without a number of descriptors there is no UNMAP, whatever page B2 says.
     if page.maximumUnmap == 0 || page.maximumUnmapDescriptors == 0 { canUnmap = false }
     maximumUnmapBlockCount = page.maximumUnmap == .max ? 0 : page.maximumUnmap

@@ -25,7 +25,7 @@ struct UnitInquiry {
   private let lun: UInt8
   private let maximumTransfer: Int
   private var provisioningPage: DiskProvisioningPage?
-  private var limitsPage: DiskLimitsPage?
+  private var limitsPage: BlockLimits?
   /// The pages of vital product data that are to be asked for yet.
   private var pages: [Question] = []
 
@@ -53,7 +53,7 @@ struct UnitInquiry {
     switch question {
     case .inquiry: return try takeInquiry(parse(answer))
     case .capacity16:
-      let capacity: DiskCapacity = try parse(answer)
+      let capacity: Capacity16 = try parse(answer)
       try takeCapacity(capacity.lastBlock, capacity.blockSize)
       let physical = information.geometry.blockByteCount << Int(capacity.exponents & 0xF)
       if physical <= 1 << 20 { information.geometry.physicalBlockByteCount = physical }
@@ -76,7 +76,7 @@ struct UnitInquiry {
         information.serial = text(serial)
       }
     case .limits:
-      if let page = try? DiskLimitsPage(parsing: answer), page.header.page == 0xB0 {
+      if let page = try? BlockLimits(parsing: answer), page.header.page == 0xB0 {
         limitsPage = page
       }
     case .characteristics:

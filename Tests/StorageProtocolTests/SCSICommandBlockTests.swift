@@ -45,7 +45,7 @@ import VMBus
     limits += [0, 0, 8, 0, 0, 0, 2, 0, 0, 0, 0, 0]
     limits += [0, 1, 0, 0, 0, 0, 0, 4, 0, 0, 0, 16, 0x80, 0, 0, 1]
     limits += [0, 0, 0, 0, 0, 0, 0x40, 0]
-    let page = try DiskLimitsPage(parsing: unsafe limits.span.bytes)
+    let page = try BlockLimits(parsing: unsafe limits.span.bytes)
     #expect(page.header.page == 0xB0 && page.optimalGranularity == 8)
     #expect(page.maximumTransfer == 2048 && page.optimalTransfer == 512)
     #expect(page.maximumUnmap == 65536 && page.maximumUnmapDescriptors == 4)
@@ -56,7 +56,7 @@ import VMBus
     #expect(provisioning.hasUnmap && provisioning.hasWriteSameUnmap)
     #expect(provisioning.readsZeros && provisioning.isThin)
     let capacity: [UInt8] = [0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 2, 0, 0, 3, 0xC0, 0]
-    let answer = try DiskCapacity(parsing: unsafe capacity.span.bytes)
+    let answer = try Capacity16(parsing: unsafe capacity.span.bytes)
     #expect(answer.lastBlock == 9 && answer.blockSize == 512)
     #expect(answer.exponents == 3 && answer.provisioning == 0xC0)
   }

@@ -98,7 +98,7 @@ extension SCSIDisk {
     _ command: DiskCommand, for client: SCSIClient, limit: UInt32, maximumTransfer: UInt32,
     data: inout Data
   ) -> SCSIOutcome {
-    let answer: SCSIAnswer
+    var answer: SCSIAnswer
     let allocation: UInt32
     switch command {
     case .inquiry(let vitalProductData, let page, let length):
@@ -116,6 +116,7 @@ extension SCSIDisk {
     case .readCapacity16(let length):
       allocation = length
       answer = SCSIAnswer(capacity16)
+      answer.appendZeros(upTo: 32)
     case .modeSense(let sense):
       guard sense.control != 3 else { return .check(.savingUnsupported) }
       allocation = sense.allocationLength

@@ -28,7 +28,10 @@ extension SCSIDisk {
       appendSerial(to: &answer)
       return answer
     case 0x83: return designators
-    case 0xB0: return SCSIAnswer(limits(maximumTransfer: maximumTransfer))
+    case 0xB0:
+      var answer = SCSIAnswer(limits(maximumTransfer: maximumTransfer))
+      answer.appendZeros(upTo: 64)
+      return answer
     case 0xB1:
       var answer = SCSIAnswer(VitalProductDataHeader(page: page, length: 0x3C))
       // It does not rotate; its form is not told.
