@@ -6,9 +6,7 @@ import VSC
 /// A device whose host is in the same process, in the hands of the path that is measured: its
 /// rings and its memory lie on the heap.
 final class HeapDevice: DeviceTransport {
-  let identity = DeviceIdentity(
-    deviceClass: .scsi, instance: GUID(), channel: 1, confidentiality: .hostVisible,
-    transport: "heap")
+  let identity: DeviceIdentity
   let outgoing = HeapRingMemory(dataByteCount: 64 * 1024)
   let incoming = HeapRingMemory(dataByteCount: 64 * 1024)
   private let state = ChannelState()
@@ -16,6 +14,7 @@ final class HeapDevice: DeviceTransport {
   private let file: DeviceFile
   private let monitorPage = HeapRingMemory(dataByteCount: 4096)
   private let doorbell: Doorbell
+  private let confidentiality: Confidentiality
 
   /// How the host is signalled: as a simulated host is, or as on a real machine.
   enum Signal {
@@ -25,7 +24,12 @@ final class HeapDevice: DeviceTransport {
     case monitor
   }
 
-  init(_ signal: Signal = .event) throws {
+  /// - Parameter confidentiality: decides whether memory is scrubbed before it is free again.
+  init(_ signal: Signal = .event, _ confidentiality: Confidentiality = .hostVisible) throws {
+    identity = DeviceIdentity(
+      deviceClass: .scsi, instance: GUID(), channel: 1, confidentiality: confidentiality,
+      transport: "heap")
+    self.confidentiality = confidentiality
     let event = try EventDescriptor()
     // It takes what is written as uio_hv_generic does.
     let file = try DeviceFile(path: "/dev/null")
@@ -49,14 +53,15 @@ final class HeapDevice: DeviceTransport {
   ) async throws(TransportError) -> RawChannel {
     // Safe: the device outlives its channel in each path.
     unsafe RawChannel(
-      confidentiality: .hostVisible, outgoing: outgoing.end(), incoming: incoming.end(),
+      confidentiality: confidentiality, outgoing: outgoing.end(), incoming: incoming.end(),
       doorbell: doorbell, state: state)
   }
 
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages {
     let owner = HeapPages(byteCount: byteCount)
     return unsafe DMAPages(
-      start: owner.start, byteCount: byteCount, pageNumbers: owner.numbers, isScrubbed: true,
+      start: owner.start, byteCount: byteCount, pageNumbers: owner.numbers,
+      isScrubbed: memory == .hostVisible,
       owner: owner)
   }
 
@@ -102,7 +107,9 @@ struct HeapHost: ~Copyable {
     self.device = device
   }
 
-  /// Takes all requests and sends a completion with these bytes for each.
+  /// Takes all requests and sends a completion with these bytes for each. Never inlined, so that its
+  /// instructions can be told from the driver's.
+  @inline(never)
   mutating func answerAll(_ bytes: RawSpan) throws(RingError) -> Int {
     var count = 0
     while let packet = try consumer.receive(into: &buffer) {

@@ -11,12 +11,40 @@ func runStorage(_ packets: Int) throws { try runStorage(packets, .event) }
 func runStorageUIO(_ packets: Int) throws { try runStorage(packets, .deviceFile) }
 func runStorageMonitor(_ packets: Int) throws { try runStorage(packets, .monitor) }
 
-private func runStorage(_ packets: Int, _ signal: HeapDevice.Signal) throws {
-  let device = try HeapDevice(signal)
+/// Depths and numbers of channels, as `scripts/bench` counts instructions for them: in encrypted
+/// memory, so that what is counted is no scrubbing.
+func runStorage1x1(_ packets: Int) throws { try runDirect(packets, 1, 1) }
+func runStorage32x1(_ packets: Int) throws { try runDirect(packets, 32, 1) }
+func runStorage256x1(_ packets: Int) throws { try runDirect(packets, 256, 1) }
+func runStorage1x4(_ packets: Int) throws { try runDirect(packets, 1, 4) }
+func runStorage32x4(_ packets: Int) throws { try runDirect(packets, 32, 4) }
+func runStorage256x4(_ packets: Int) throws { try runDirect(packets, 256, 4) }
+
+private func runDirect(_ packets: Int, _ depth: Int, _ channels: Int) throws {
+  try runStorage(
+    packets, confidentiality: .ringAndExternalMemory, depth: depth, channels: channels)
+}
+
+/// - Parameters:
+///   - packets: of all channels together.
+///   - depth: requests under way on each channel.
+///   - channels: all on one worker.
+private func runStorage(
+  _ packets: Int, _ signal: HeapDevice.Signal = .event,
+  confidentiality: Confidentiality = .hostVisible, depth: Int = 32, channels: Int = 1
+) throws {
   let worker = try Worker(.init(name: "datapath", spinRounds: 0))
-  let owner = Device(device, workers: [worker])
-  try blocking { done in try await ReadVSC(host: device, packets: packets, done: done).start(owner)
+  let devices = try (0..<channels).map { _ in try HeapDevice(signal, confidentiality) }
+  let owners = devices.map { Device($0, workers: [worker]) }
+  let ends = DispatchSemaphore(value: 0)
+  try blocking { started in
+    for (device, owner) in zip(devices, owners) {
+      let driver = ReadVSC(host: device, packets: packets / channels, depth: depth, done: ends)
+      try await driver.start(owner)
+    }
+    started.signal()
   }
+  for _ in devices { ends.wait() }
   worker.stop()
 }
 
@@ -25,15 +53,16 @@ private struct ReadVSC: VSC {
   static var deviceClass: DeviceClass { .scsi }
   let host: HeapDevice
   let packets: Int
+  let depth: Int
   let done: DispatchSemaphore
 
   func start<Ring: Visibility, External: Visibility>(
     _ channel: consuming sending Channel<Ring, External>, of device: Device, on worker: Worker
   ) async throws {
-    var pool: DMAPool<External> = try device.makePool(count: 33, byteCount: 4096)
+    var pool: DMAPool<External> = try device.makePool(count: depth + 1, byteCount: 4096)
     guard let answer = pool.take() else { throw WrongPacket() }
     let queue = StorageQueue(
-      channel, StorageQueue<Ring, External>.Configuration(depth: 32), answer: answer)
+      channel, StorageQueue<Ring, External>.Configuration(depth: depth), answer: answer)
     _ = worker.attach(
       ReadPath(queue: queue, pool: pool, host: try HeapHost(host), packets: packets)
     ) { done.signal() }

@@ -9,9 +9,13 @@ let paths: [(name: String, run: (Int) throws -> Void)] = [
   ("ring", runRing),
   ("worker", runWorker),
   ("storage", runStorage),
+  ("storage-1x1", runStorage1x1), ("storage-32x1", runStorage32x1),
+  ("storage-256x1", runStorage256x1),
+  ("storage-1x4", runStorage1x4), ("storage-32x4", runStorage32x4),
+  ("storage-256x4", runStorage256x4),
   ("storage-uio", runStorageUIO),
   ("storage-monitor", runStorageMonitor),
-  ("broken-ring", runBrokenRing),
+  ("bounce", runBounce), ("broken-ring", runBrokenRing),
 ]
 
 func fail(_ text: String) -> Never {
