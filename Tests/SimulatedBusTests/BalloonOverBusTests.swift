@@ -8,7 +8,7 @@ import Testing
 import VSC
 
 /// The dynamic memory driver and a host, joined as two processes would be.
-@Suite(.timeLimit(.minutes(2))) struct BalloonOverBusTests {
+@Suite(.timeLimit(.minutes(10))) struct BalloonOverBusTests {
   static let instance: GUID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a005"
 
   @Test func reportsArrive() async throws {

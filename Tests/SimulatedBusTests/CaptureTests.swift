@@ -7,7 +7,7 @@ import SystemPackage
 import Testing
 import VSC
 
-@Suite(.timeLimit(.minutes(1))) struct CaptureTests {
+@Suite(.timeLimit(.minutes(10))) struct CaptureTests {
   /// A record of a capture: what `Capture` says of its header.
   struct Record {
     let kind: UInt8

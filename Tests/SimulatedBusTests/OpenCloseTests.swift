@@ -6,7 +6,7 @@ import SimulatedHost
 import Testing
 import VSC
 
-@Suite(.timeLimit(.minutes(5))) struct OpenCloseTests {
+@Suite(.timeLimit(.minutes(10))) struct OpenCloseTests {
   /// In a process of its own: nobody else opens files there.
   @Test func aThousandOpensAndClosesLeaveNothingBehind() async {
     await #expect(processExitsWith: .success) { try await openAndCloseAThousandTimes() }

@@ -68,7 +68,7 @@ func countEchoes(of count: UInt64, on device: Device) async throws -> UInt64 {
   }
 }
 
-@Suite(.timeLimit(.minutes(2))) struct SimulatedBusTests {
+@Suite(.timeLimit(.minutes(10))) struct SimulatedBusTests {
   /// Runs an echo of so many packets and returns how many came back.
   func echo(
     _ machine: Machine, flags: OfferFlags = [], count: UInt64 = 10_000,

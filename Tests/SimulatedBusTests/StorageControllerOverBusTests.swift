@@ -9,7 +9,7 @@ import Testing
 import VSC
 
 /// A controller with several disks of the simulated host.
-@Suite(.timeLimit(.minutes(2))) struct StorageControllerOverBusTests {
+@Suite(.timeLimit(.minutes(10))) struct StorageControllerOverBusTests {
   struct Bed {
     let host: SimulatedHost
     let bus: SimulatedBus

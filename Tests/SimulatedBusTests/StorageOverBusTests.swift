@@ -7,7 +7,7 @@ import Testing
 import VSC
 
 /// The storage driver and the simulated host, joined as two processes would be, with faults.
-@Suite(.timeLimit(.minutes(2))) struct StorageOverBusTests {
+@Suite(.timeLimit(.minutes(10))) struct StorageOverBusTests {
   struct Bed {
     let host: SimulatedHost
     let bus: SimulatedBus

@@ -28,7 +28,7 @@ struct RawGuest: ~Copyable {
   }
 }
 
-@Suite(.timeLimit(.minutes(1))) struct PartitionTests {
+@Suite(.timeLimit(.minutes(10))) struct PartitionTests {
   static func makeHost() throws -> SimulatedHost {
     try SimulatedHost(path: "/tmp/vmbus-test-partition-\(UInt32.random(in: 0 ... .max)).sock")
   }

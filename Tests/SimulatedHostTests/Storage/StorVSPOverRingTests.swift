@@ -8,7 +8,7 @@ import Testing
 import VMBus
 
 /// The storage device behind real rings and messages: subchannels, disks that come and go.
-@Suite(.serialized, .timeLimit(.minutes(2))) struct StorVSPOverRingTests {
+@Suite(.serialized, .timeLimit(.minutes(10))) struct StorVSPOverRingTests {
   final class Bed {
     let host: SimulatedHost
     let vsp: StorVSP
