@@ -162,6 +162,8 @@ import VSC
         }
       }
     }
+    // The end is told after what it made fail.
+    await disk.waitUntilEnded()
     #expect(disk.ended == .channel(.ended(.rescinded)))
     await bed.close()
   }
