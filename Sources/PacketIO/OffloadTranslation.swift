@@ -68,22 +68,25 @@ extension FrameOffload {
   /// A checksum that the host says was never computed becomes a partial one if it looks like one: then
   /// the stack completes it wherever the frame may leave the machine.
   ///
-  /// - Parameter segmentByteCount: of a coalesced frame's segments; 0 for a frame of one.
+  /// - Parameter mtu: for a frame that was put together from several: bytes of the largest packet, which
+  ///   tells how long its segments were. 0 for a frame of one.
   @_lifetime(frame: copy frame)
   public init(
-    receiving info: PerPacketInfo, _ frame: inout MutableRawSpan, segmentByteCount: Int = 0
+    receiving info: PerPacketInfo, _ frame: inout MutableRawSpan, coalescedBelow mtu: Int = 0
   ) {
     self.init()
     let verified =
       info.present.contains(.checksum)
       && !info.checksum.isDisjoint(with: [.tcpSucceeded, .udpSucceeded])
-    guard verified || segmentByteCount > 0, let headers = FrameHeaders(frame.bytes) else { return }
-    if segmentByteCount > 0, headers.transport == .tcp, LargeSend.fillLengths(of: &frame, headers) {
+    guard verified || mtu > 0, let headers = FrameHeaders(frame.bytes) else { return }
+    if mtu > 0, let payload = headers.payloadOffset(in: frame.bytes), headers.transport == .tcp,
+      mtu > payload &- headers.networkOffset, LargeSend.fillLengths(of: &frame, headers)
+    {
       checksum = .partial(start: UInt16(clamping: headers.transportOffset), offset: 16)
       segmentation = Segmentation(
         kind: headers.network == .ipv4 ? .tcpIPv4 : .tcpIPv6,
-        segmentByteCount: UInt16(clamping: segmentByteCount),
-        headerByteCount: UInt16(clamping: headers.payloadOffset(in: frame.bytes) ?? 0))
+        segmentByteCount: UInt16(clamping: mtu &- (payload &- headers.networkOffset)),
+        headerByteCount: UInt16(clamping: payload))
       return
     }
     guard verified else { return }

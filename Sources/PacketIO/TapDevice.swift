@@ -77,7 +77,14 @@ public final class TapDevice: Sendable {
     }
   }
 
-  /// A handle on one queue, for one thread at a time; nil for a number that does not exist.
+  /// Closes queues until `count` are left, at least one: the stack sends nothing to them any more.
+  public func removeQueues(to count: Int) {
+    queues.withLock { queues in
+      while queues.descriptors.count > max(count, 1) { _ = close(queues.descriptors.removeLast()) }
+    }
+  }
+
+  /// A handle on one queue, for one thread at a time.
   public func queue(_ index: Int) throws(TapError) -> TapQueue {
     let descriptor = queues.withLock { queues in
       queues.descriptors.indices.contains(index)
