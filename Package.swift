@@ -71,6 +71,7 @@ let package = Package(
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+    .target(name: "NetworkProtocol", dependencies: ["VMBus"], swiftSettings: settings),
 
     .target(
       name: "PacketIO", dependencies: ["CLinux", "Platform", "VMBus", system],
@@ -181,6 +182,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "BalloonProtocolTests", dependencies: ["BalloonProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "NetworkProtocolTests", dependencies: ["NetworkProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
       name: "BalloonVSCTests",
