@@ -53,6 +53,7 @@ let package = Package(
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
     .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
+    .executable(name: "vsc-network", targets: ["vsc-network"]),
   ] + pluginProducts,
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
@@ -148,6 +149,14 @@ let package = Package(
       name: "vsc-balloon",
       dependencies: [
         "BalloonVSC", "CLinux", "DriverProgram", "Platform", "VSC", arguments, logging,
+      ],
+      swiftSettings: settings),
+
+    .executableTarget(
+      name: "vsc-network",
+      dependencies: [
+        "CLinux", "DriverProgram", "NetworkProtocol", "NetworkVSC", "PacketIO", "Platform", "VSC",
+        arguments, logging, system,
       ],
       swiftSettings: settings),
 
