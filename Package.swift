@@ -44,6 +44,7 @@ let package = Package(
     .library(name: "VMBus", targets: ["VMBus"]),
     .library(name: "VSC", targets: ["VSC"]),
     .library(name: "StorageVSC", targets: ["StorageVSC"]),
+    .library(name: "NetworkVSC", targets: ["NetworkVSC"]),
     .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
@@ -90,6 +91,9 @@ let package = Package(
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .target(
       name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
+      name: "NetworkVSC", dependencies: ["NetworkProtocol", "Platform", "VMBus", "VSC"],
       swiftSettings: settings),
     .target(
       name: "BalloonVSC",
