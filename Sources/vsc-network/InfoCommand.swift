@@ -41,7 +41,8 @@ struct InfoCommand: AsyncParsableCommand {
     let chosen = configuration
     do {
       return try await withDevice(.network, options.driver, workers: options.queues) { device in
-        let interface = try await NetworkVSC.open(device, chosen)
+        // Its loops drop what comes.
+        let interface = try await NetworkVSC.open(device, chosen, user: BenchUser())
         let report = InterfaceReport(interface.information, await interface.statistics())
         await interface.close()
         return report

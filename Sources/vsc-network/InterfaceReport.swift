@@ -4,6 +4,7 @@ import DriverProgram
 import NetworkProtocol
 import NetworkVSC
 import PacketIO
+import VSC
 
 /// What `info` prints: of a device that it opened, or of one that a running program drives.
 struct InterfaceReport: Codable, Sendable {

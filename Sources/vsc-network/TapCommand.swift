@@ -4,6 +4,7 @@ import ArgumentParser
 import CLinux
 import DriverProgram
 import Logging
+import NetworkProtocol
 import NetworkVSC
 import PacketIO
 import Platform
