@@ -71,6 +71,7 @@ let package = Package(
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+    .target(name: "NetworkProtocol", dependencies: ["VMBus"], swiftSettings: settings),
 
     .target(name: "SimulatedLink", dependencies: ["VMBus"], swiftSettings: settings),
     .target(
@@ -174,6 +175,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "BalloonProtocolTests", dependencies: ["BalloonProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "NetworkProtocolTests", dependencies: ["NetworkProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
       name: "BalloonVSCTests",
