@@ -77,8 +77,8 @@ let package = Package(
     .target(
       name: "SimulatedHost",
       dependencies: [
-        "BalloonProtocol", "CLinux", "Platform", "SimulatedLink", "StorageProtocol", "VMBus",
-        logging, system,
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "Platform", "SimulatedLink",
+        "StorageProtocol", "VMBus", logging, system,
       ],
       swiftSettings: settings),
 
