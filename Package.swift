@@ -73,6 +73,10 @@ let package = Package(
     .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "NetworkProtocol", dependencies: ["VMBus"], swiftSettings: settings),
 
+    .target(
+      name: "PacketIO", dependencies: ["CLinux", "Platform", "VMBus", system],
+      swiftSettings: settings),
+
     .target(name: "SimulatedLink", dependencies: ["VMBus"], swiftSettings: settings),
     .target(
       name: "SimulatedHost",
@@ -154,6 +158,9 @@ let package = Package(
       dependencies: ["BalloonVSC", "Footprint", "Platform", "VMBusUIO", "VSC"],
       path: "Tests/OpenClose", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
+    .testTarget(
+      name: "PacketIOTests", dependencies: ["CLinux", "PacketIO", "Platform", "VMBus", system],
+      swiftSettings: settings),
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
