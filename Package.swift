@@ -81,7 +81,7 @@ let package = Package(
     .target(
       name: "SimulatedHost",
       dependencies: [
-        "BalloonProtocol", "CLinux", "NetworkProtocol", "Platform", "SimulatedLink",
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedLink",
         "StorageProtocol", "VMBus", logging, system,
       ],
       swiftSettings: settings),

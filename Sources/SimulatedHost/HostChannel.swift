@@ -8,7 +8,7 @@ public import VMBus
 ///
 /// The same ring logic as the guest's, at the other ends. The value belongs to one worker; when
 /// it goes, the host knows that the device no longer touches the guest's memory.
-public struct HostChannel: ~Copyable {
+public struct HostChannel: ~Copyable, Sendable {
   @usableFromInline var producer: RingProducer<BorrowedRingMemory>
   @usableFromInline var consumer: RingConsumer<BorrowedRingMemory>
   @usableFromInline var buffer: PacketBuffer

@@ -29,7 +29,11 @@ final class AdapterPool: Sendable {
     adapter.state.setAddress(address)
     adapter.state.setFilter([])
     adapter.state.setScaling(nil)
+    adapter.state.setCoalescing(ipv4: false, ipv6: false)
     adapter.state.setLinkUp(true)
+    for queue in 0..<AdapterState.maximumQueues {
+      adapter.state.publish(NetworkCounters(), of: queue)
+    }
     return adapter
   }
 

@@ -35,7 +35,7 @@ public struct FrameInfo: Equatable, Sendable {
 /// fit is dropped, as in any switch. This is a plain address; the memory belongs to a
 /// `FrameQueueOwner`.
 @safe
-struct FrameQueue {
+struct FrameQueue: @unchecked Sendable {
   /// Behind it lie the places.
   @safe
   fileprivate struct Control: ~Copyable {
@@ -173,15 +173,15 @@ struct FrameQueue {
 
 /// Owns the memory and the event of a queue, longer than anybody has its address.
 final class FrameQueueOwner: Sendable {
-  nonisolated(unsafe) let queue: FrameQueue
+  let queue: FrameQueue
   let event: EventDescriptor
 
   /// - Parameter capacity: a power of two of frames.
   init(capacity: Int) throws(Errno) {
     let event = try EventDescriptor()
-    unsafe queue = .allocate(capacity, event: event.rawValue)
+    queue = .allocate(capacity, event: event.rawValue)
     self.event = event
   }
 
-  deinit { unsafe queue.deallocate() }
+  deinit { queue.deallocate() }
 }

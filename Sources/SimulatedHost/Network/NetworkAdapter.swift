@@ -2,9 +2,9 @@
 
 public import NetworkProtocol
 import PacketIO
-public import Platform
+import Platform
 import Synchronization
-public import SystemPackage
+import SystemPackage
 
 /// The network interface of one guest, as all its channels and everybody who sends to it see it.
 ///
@@ -93,6 +93,8 @@ struct AdapterState: @unchecked Sendable {
     let isLinkUp = Atomic<Bool>(true)
     /// Bit by queue.
     let open = Atomic<UInt64>(0)
+    /// Bit 0: the guest takes coalesced TCP over IPv4; bit 1: over IPv6.
+    let coalescing = Atomic<UInt8>(0)
     /// Kinds of packet that are hashed; 0: no scaling.
     let hash = Atomic<UInt32>(0)
     let tableMask = Atomic<Int>(0)
@@ -118,6 +120,16 @@ struct AdapterState: @unchecked Sendable {
     PacketFilter(rawValue: unsafe block.pointee.filter.load(ordering: .relaxed))
   }
   var isLinkUp: Bool { unsafe block.pointee.isLinkUp.load(ordering: .relaxed) }
+
+  /// Whether the guest takes frames of several segments.
+  func coalesces(_ kind: FrameOffload.SegmentationKind) -> Bool {
+    let bits = unsafe block.pointee.coalescing.load(ordering: .relaxed)
+    return switch kind {
+    case .tcpIPv4: bits & 1 != 0
+    case .tcpIPv6: bits & 2 != 0
+    case .udp: false
+    }
+  }
 
   /// Whether the guest wants a frame, by its first bytes.
   func wants(_ frame: RawSpan) -> Bool {
@@ -181,6 +193,9 @@ struct AdapterState: @unchecked Sendable {
   }
   func setFilter(_ filter: PacketFilter) {
     unsafe block.pointee.filter.store(filter.rawValue, ordering: .relaxed)
+  }
+  func setCoalescing(ipv4: Bool, ipv6: Bool) {
+    unsafe block.pointee.coalescing.store((ipv4 ? 1 : 0) | (ipv6 ? 2 : 0), ordering: .relaxed)
   }
   func setLinkUp(_ isUp: Bool) {
     unsafe block.pointee.isLinkUp.store(isUp, ordering: .relaxed)

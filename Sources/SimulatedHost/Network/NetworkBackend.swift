@@ -8,31 +8,28 @@ public import SystemPackage
 ///
 /// One value serves all guests and all their channels.
 public protocol NetworkBackend: Sendable {
-  associatedtype Port: NetworkPort & ~Copyable
-
   /// A guest has opened the device's primary channel.
   ///
   /// - Parameter address: what the guest is to have; unique on this host.
   /// - Returns: what the guest's channels and everybody who sends to it share.
   func connect(address: MACAddress) throws(Errno) -> NetworkAdapter
-  /// The guest's primary channel is closed.
+  /// The guest's primary channel is closed. Subchannels may still be there for a moment.
   func disconnect(_ adapter: NetworkAdapter)
+  /// None of its channels is left.
+  func recycle(_ adapter: NetworkAdapter)
   /// Whether guests find the cable plugged in. Called when it changes, on any thread.
   func linkChanged(_ adapter: NetworkAdapter, isUp: Bool)
   /// Which offloads frames to this guest may have.
   func offloadsChanged(_ adapter: NetworkAdapter, coalescesIPv4: Bool, coalescesIPv6: Bool)
 
-  /// The end of one channel.
+  /// A guest has opened a channel: makes this backend's port for it, and calls `channel.serve`.
   ///
-  /// - Parameters:
-  ///   - queue: 0 for the primary channel.
-  ///   - worker: who polls it. Whatever wakes the port is watched by that worker.
-  func makePort(
-    _ adapter: NetworkAdapter, queue: Int, on worker: Worker
-  ) throws(Errno) -> Port
+  /// - Parameter worker: who polls the port. Whatever wakes the port is watched by that worker.
+  func open(_ channel: consuming sending NetworkChannel, on worker: Worker) throws(Errno)
 }
 
 extension NetworkBackend {
+  public func disconnect(_ adapter: NetworkAdapter) {}
   public func linkChanged(_ adapter: NetworkAdapter, isUp: Bool) {}
   public func offloadsChanged(
     _ adapter: NetworkAdapter, coalescesIPv4: Bool, coalescesIPv6: Bool
@@ -53,8 +50,8 @@ public protocol NetworkPort: ~Copyable, SendableMetatype {
   @_lifetime(&self)
   mutating func frame(_ info: FrameInfo) -> MutableRawSpan
   mutating func release()
-  /// The guest takes nothing at this time: what is there is dropped.
-  mutating func discard()
+  /// The guest takes nothing at this time: what is there is dropped. Returns how many frames that were.
+  mutating func discard() -> Int
 
   /// Asks to be woken when there is a frame. Returns true when there is one.
   mutating func arm() -> Bool
@@ -63,12 +60,12 @@ public protocol NetworkPort: ~Copyable, SendableMetatype {
 
 extension NetworkPort where Self: ~Copyable {
   public mutating func flush() {}
-  public mutating func discard() {
-    // At most what was there when this began, roughly.
-    for _ in 0..<256 {
-      guard next() != nil else { return }
+  public mutating func discard() -> Int {
+    for count in 0..<64 {
+      guard next() != nil else { return count }
       release()
     }
+    return 64
   }
   public mutating func disarm() {}
 }
