@@ -83,8 +83,8 @@ let package = Package(
     .target(
       name: "SimulatedHost",
       dependencies: [
-        "BalloonProtocol", "CLinux", "Platform", "SimulatedLink", "StorageProtocol", "VMBus",
-        logging, system,
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedLink",
+        "StorageProtocol", "VMBus", logging, system,
       ],
       swiftSettings: settings),
 
