@@ -193,8 +193,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "BalloonProtocol", "CLinux", "Platform", "SimulatedHost", "SimulatedLink",
-        "StorageProtocol", "VMBus", system,
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedHost",
+        "SimulatedLink", "StorageProtocol", "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,
