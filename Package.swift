@@ -44,6 +44,7 @@ let package = Package(
     .library(name: "VMBus", targets: ["VMBus"]),
     .library(name: "VSC", targets: ["VSC"]),
     .library(name: "StorageVSC", targets: ["StorageVSC"]),
+    .library(name: "NetworkVSC", targets: ["NetworkVSC"]),
     .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
@@ -53,6 +54,7 @@ let package = Package(
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
     .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
+    .executable(name: "vsc-network", targets: ["vsc-network"]),
   ] + pluginProducts,
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
@@ -74,7 +76,7 @@ let package = Package(
     .target(name: "NetworkProtocol", dependencies: ["VMBus"], swiftSettings: settings),
 
     .target(
-      name: "PacketIO", dependencies: ["CLinux", "Platform", "VMBus", system],
+      name: "PacketIO", dependencies: ["CLinux", "NetworkProtocol", "Platform", "VMBus", system],
       swiftSettings: settings),
 
     .target(name: "SimulatedLink", dependencies: ["VMBus"], swiftSettings: settings),
@@ -89,6 +91,9 @@ let package = Package(
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .target(
       name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
+      name: "NetworkVSC", dependencies: ["NetworkProtocol", "Platform", "VMBus", "VSC"],
       swiftSettings: settings),
     .target(
       name: "BalloonVSC",
@@ -151,6 +156,14 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    .executableTarget(
+      name: "vsc-network",
+      dependencies: [
+        "CLinux", "DriverProgram", "NetworkProtocol", "NetworkVSC", "PacketIO", "Platform", "VSC",
+        arguments, logging, system,
+      ],
+      swiftSettings: settings),
+
     .target(name: "Footprint", path: "Tests/Footprint", swiftSettings: settings),
     // What scripts/vm-test runs in a guest.
     .executableTarget(
@@ -159,7 +172,8 @@ let package = Package(
       path: "Tests/OpenClose", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
-      name: "PacketIOTests", dependencies: ["CLinux", "PacketIO", "Platform", "VMBus", system],
+      name: "PacketIOTests",
+      dependencies: ["NetworkProtocol", "PacketIO", "Platform", "VMBus", system],
       swiftSettings: settings),
     .testTarget(
       name: "SimulatedBusTests",

@@ -5,7 +5,9 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_link.h>
 #include <linux/if_tun.h>
+#include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <net/if_arp.h>
 #include <stdbool.h>
@@ -117,6 +119,39 @@ static inline int vmbus_interface_set_up(int socket, const char *_Nonnull name, 
   if (flags == request.ifr_flags) return 0;
   request.ifr_flags = flags;
   return vmbus_result(ioctl(socket, SIOCSIFFLAGS, &request));
+}
+
+/// The most bytes that the stack leaves to the device in one frame of several segments (at most 65536).
+static inline int vmbus_interface_set_gso_limit(const char *_Nonnull name, uint32_t limit) {
+  struct {
+    struct nlmsghdr header;
+    struct ifinfomsg interface;
+    struct rtattr attribute;
+    uint32_t value;
+  } request;
+  memset(&request, 0, sizeof request);
+  request.header.nlmsg_len = sizeof request;
+  request.header.nlmsg_type = RTM_NEWLINK;
+  request.header.nlmsg_flags = NLM_F_REQUEST | NLM_F_ACK;
+  request.interface.ifi_family = AF_UNSPEC;
+  request.interface.ifi_index = (int)if_nametoindex(name);
+  if (request.interface.ifi_index == 0) return -errno;
+  request.attribute.rta_len = RTA_LENGTH(sizeof request.value);
+  request.attribute.rta_type = IFLA_GSO_MAX_SIZE;
+  request.value = limit;
+  int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+  if (fd < 0) return -errno;
+  struct {
+    struct nlmsghdr header;
+    struct nlmsgerr error;
+    char rest[256];
+  } answer;
+  ssize_t count = send(fd, &request, sizeof request, 0);
+  if (count >= 0) count = recv(fd, &answer, sizeof answer, 0);
+  int error = count < 0 ? -errno : -EPROTO;
+  close(fd);
+  if (count < (ssize_t)(sizeof answer.header + sizeof answer.error)) return error;
+  return answer.header.nlmsg_type == NLMSG_ERROR ? answer.error.error : -EPROTO;
 }
 
 /// Reads one frame with its header; the count without the header, or -errno: -EAGAIN when none

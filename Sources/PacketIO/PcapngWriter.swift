@@ -66,7 +66,7 @@ public struct PcapngWriter: ~Copyable, @unchecked Sendable {
   public mutating func addInterface(name: String) throws(Errno) -> UInt32 {
     let text = Array(name.utf8.prefix(255))
     let padded = (text.count + 3) & ~3
-    let length = UInt32(40 + padded)
+    let length = UInt32(36 + padded)
     if count > Self.threshold { try flush() }
     put(1 as UInt32)
     put(length)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CLinux
+public import NetworkProtocol
 import Platform
 import Synchronization
 import SystemPackage
@@ -76,7 +77,14 @@ public final class TapDevice: Sendable {
     }
   }
 
-  /// A handle on one queue, for one thread at a time; nil for a number that does not exist.
+  /// Closes queues until `count` are left, at least one: the stack sends nothing to them any more.
+  public func removeQueues(to count: Int) {
+    queues.withLock { queues in
+      while queues.descriptors.count > max(count, 1) { _ = close(queues.descriptors.removeLast()) }
+    }
+  }
+
+  /// A handle on one queue, for one thread at a time.
   public func queue(_ index: Int) throws(TapError) -> TapQueue {
     let descriptor = queues.withLock { queues in
       queues.descriptors.indices.contains(index)
@@ -95,6 +103,15 @@ public final class TapDevice: Sendable {
       withDescriptor { vmbus_tap_set_offload($0, offloads.rawValue) })
   }
 
+  /// The most bytes of a frame of several segments.
+  ///
+  /// - Parameter byteCount: of the IP packet, at most 65536, which it is at first.
+  public func setLargestSend(_ byteCount: Int) throws(TapError) {
+    try Self.checked(
+      "the TAP device's largest send",
+      unsafe vmbus_interface_set_gso_limit(name, UInt32(clamping: byteCount)))
+  }
+
   public func setMTU(_ mtu: Int) throws(TapError) {
     guard Self.mtuRange ~= mtu else { throw .mtuOutOfRange(mtu) }
     try Self.checked(
@@ -109,21 +126,21 @@ public final class TapDevice: Sendable {
     }
   }
 
-  public func setAddress(_ address: EthernetAddress) throws(TapError) {
-    guard !address.isGroup, address.rawValue != 0 else { throw .badAddress(address) }
-    let bytes = (0..<6).map { address.byte($0) }
+  public func setAddress(_ address: MACAddress) throws(TapError) {
+    guard !address.isGroup, address != MACAddress() else { throw .badAddress(address) }
+    let bytes = address.bytes.indices.map { address.bytes[$0] }
     try Self.checked(
       "the TAP device's address",
       unsafe vmbus_interface_set_address(control.rawValue, name, bytes))
   }
 
-  public var address: EthernetAddress {
+  public var address: MACAddress {
     get throws(TapError) {
       var bytes = [UInt8](repeating: 0, count: 6)
       try Self.checked(
         "the TAP device's address",
         unsafe vmbus_interface_address(control.rawValue, name, &bytes))
-      return EthernetAddress(rawValue: bytes.reduce(0) { $0 << 8 | UInt64($1) })
+      return MACAddress(InlineArray { bytes[$0] })
     }
   }
 

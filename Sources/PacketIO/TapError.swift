@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import NetworkProtocol
 public import SystemPackage
 
 /// Why a TAP device can't be had, or does not do what it was asked for.
@@ -16,7 +17,7 @@ public enum TapError: Error, Equatable, Sendable, CustomStringConvertible {
   case mtuOutOfRange(Int)
   /// More than `TapDevice.maximumQueueCount`, or than a device that existed before may have.
   case tooManyQueues(Int)
-  case badAddress(EthernetAddress)
+  case badAddress(MACAddress)
   /// The system refused a step.
   case system(StaticStep, Errno)
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CLinux
-import Platform
+public import Platform
 import SystemPackage
 import VMBus
 
@@ -42,6 +42,17 @@ public struct TapQueue: ~Copyable, Sendable {
 
   /// To be waited on; readable when frames wait.
   public var rawValue: Int32 { owned.rawValue }
+
+  /// A descriptor of its own for one who waits for frames: it must be closed by him, after he has
+  /// stopped to wait. The device stays open through other descriptors, so that closing this queue alone
+  /// would end no wait.
+  public func makeWaitDescriptor() throws(TapError) -> OwnedDescriptor {
+    do throws(Errno) {
+      return try owned.duplicate()
+    } catch {
+      throw .system("a queue of the TAP device", error)
+    }
+  }
 
   /// Reads the next frame into the start of `memory`, without its virtio-net header.
   @_lifetime(memory: copy memory)

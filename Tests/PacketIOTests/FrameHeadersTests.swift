@@ -28,13 +28,14 @@ func headers(_ frame: [UInt8]) -> FrameHeaders? { unsafe FrameHeaders(frame.span
   }
 
   @Test func tcpBehindAnExtensionHeader() throws {
-    let found = try #require(headers(Frames.tcpIPv6))
+    let frame = Frames.tcpIPv6
+    let found = try #require(headers(frame))
     #expect(found.network == .ipv6)
     #expect(found.transport == .tcp)
     #expect(found.transportOffset == 62)
     #expect(found.end == 86)
     #expect(found.checksumOffset == 16)
-    #expect(unsafe found.payloadOffset(in: Frames.tcpIPv6.span.bytes) == 82)
+    #expect(unsafe found.payloadOffset(in: frame.span.bytes) == 82)
   }
 
   @Test func aFragmentHasNoChecksumOfItsOwn() throws {

@@ -10,14 +10,18 @@ final class RawInterface: Sendable {
     // ETH_P_ALL, most significant byte first.
     descriptor = socket(AF_PACKET, Int32(SOCK_RAW.rawValue), Int32(UInt16(3).bigEndian))
     guard descriptor >= 0 else { return nil }
-    var address = sockaddr_ll()
-    address.sll_family = UInt16(AF_PACKET)
-    address.sll_protocol = UInt16(3).bigEndian
-    address.sll_ifindex = unsafe Int32(if_nametoindex(name))
-    let bound = unsafe withUnsafePointer(to: &address) { pointer in
-      unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { pointer in
-        unsafe bind(descriptor, pointer, socklen_t(MemoryLayout<sockaddr_ll>.size))
-      }
+    // struct sockaddr_ll: family, protocol, interface, and what a binding does not look at.
+    let index = unsafe if_nametoindex(name)
+    var address = [UInt8](repeating: 0, count: 20)
+    unsafe address.withUnsafeMutableBytes { bytes in
+      unsafe bytes.storeBytes(of: UInt16(AF_PACKET), as: UInt16.self)
+      unsafe bytes.storeBytes(of: UInt16(3).bigEndian, toByteOffset: 2, as: UInt16.self)
+      unsafe bytes.storeBytes(of: index, toByteOffset: 4, as: UInt32.self)
+    }
+    let bound = unsafe address.withUnsafeBytes { bytes in
+      unsafe bind(
+        descriptor, bytes.baseAddress.unsafelyUnwrapped.assumingMemoryBound(to: sockaddr.self),
+        socklen_t(bytes.count))
     }
     guard bound == 0 else {
       close(descriptor)

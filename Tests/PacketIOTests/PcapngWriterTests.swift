@@ -29,9 +29,9 @@ import Testing
       0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 28, 0, 0, 0,
     ]
     let description: [UInt8] = [
-      1, 0, 0, 0, 44, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 0,
+      1, 0, 0, 0, 40, 0, 0, 0, 1, 0, 0, 0, 0, 0, 4, 0,
       2, 0, 4, 0, 0x76, 0x73, 0x63, 0x30, 9, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0,
-      44, 0, 0, 0,
+      40, 0, 0, 0,
     ]
     let packet: [UInt8] = [
       6, 0, 0, 0, 52, 0, 0, 0, 0, 0, 0, 0, 4, 3, 2, 1, 8, 7, 6, 5,
@@ -39,8 +39,8 @@ import Testing
       2, 0, 4, 0, 2, 0, 0, 0, 0, 0, 0, 0, 52, 0, 0, 0,
     ]
     #expect([UInt8](bytes.prefix(28)) == section)
-    #expect([UInt8](bytes.dropFirst(28).prefix(44)) == description)
-    #expect([UInt8](bytes.dropFirst(72)) == packet)
+    #expect([UInt8](bytes.dropFirst(28).prefix(40)) == description)
+    #expect([UInt8](bytes.dropFirst(68)) == packet)
   }
 
   @Test func aPartialChecksumIsCompletedInTheFileOnly() throws {
@@ -53,7 +53,7 @@ import Testing
         frame.span.bytes, FrameOffload(checksum: .partial(start: 34, offset: 6)),
         interface: interface, direction: .received, time: 0)
     }
-    #expect([UInt8](bytes.dropFirst(72 + 28).prefix(frame.count)) == Frames.udp)
+    #expect([UInt8](bytes.dropFirst(68 + 28).prefix(frame.count)) == Frames.udp)
     #expect(frame == before)
   }
 
@@ -68,7 +68,7 @@ import Testing
           direction: .received, time: UInt64(count))
       }
     }
-    var (position, packets) = (72, 0)
+    var (position, packets) = (68, 0)
     while position + 28 <= bytes.count {
       #expect(bytes[position] == 6)
       let length = (0..<4).reduce(0) { $0 | Int(bytes[position + 4 + $1]) << (8 * $1) }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import NetworkProtocol
 import PacketIO
 import Testing
 
@@ -61,10 +62,10 @@ private func freshName() -> String { "vt" + String(UInt32.random(in: 0...UInt32.
     #expect(throws: TapError.mtuOutOfRange(67)) { try tap.setMTU(67) }
     #expect(throws: TapError.mtuOutOfRange(65522)) { try tap.setMTU(65522) }
     try tap.setMTU(65521)
-    let address = try #require(EthernetAddress("00:15:5d:01:02:03"))
+    let address = try #require(MACAddress("00:15:5d:01:02:03"))
     try tap.setAddress(address)
     #expect(try tap.address == address)
-    let group = try #require(EthernetAddress("01-00-5e-00-00-01"))
+    let group = try #require(MACAddress("01-00-5e-00-00-01"))
     #expect(throws: TapError.badAddress(group)) { try tap.setAddress(group) }
   }
 
@@ -119,11 +120,11 @@ private func freshName() -> String { "vt" + String(UInt32.random(in: 0...UInt32.
     #expect(queue.counters.readErrors == 1)
   }
 
-  @Test func withoutCarrierNothingIsReceived() throws {
+  @Test func anInterfaceThatIsDownTakesNoFrame() throws {
     let tap = try TapDevice(name: freshName())
     var queue = try tap.queue(0)
-    // The interface is down, too.
-    let writing = unsafe queue.write(Frames.udp.span.bytes)
+    let frame = Frames.udp
+    let writing = unsafe queue.write(frame.span.bytes)
     #expect(writing == .dropped)
     #expect(queue.counters.writeErrors == 1)
   }
