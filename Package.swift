@@ -129,8 +129,8 @@ let package = Package(
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedHost", "StorageProtocol", "VMBus", arguments,
-        logging, system,
+        "NetworkProtocol", "PacketIO", "Platform", "ProgramSupport", "SimulatedHost",
+        "StorageProtocol", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
