@@ -41,7 +41,7 @@ public enum TapError: Error, Equatable, Sendable, CustomStringConvertible {
     case .badName(let name):
       "'\(name)' is no name for an interface: it must not be empty, '.' or '..', nor have spaces, '/', ':' or '%'"
     case .exists(let name):
-      "an interface '\(name)' exists and is not free to use: choose another name, or 'ip link del \(name)'"
+      "an interface '\(name)' exists, and it is no TAP device that is free to use: choose another name"
     case .notPermitted:
       "a TAP device takes CAP_NET_ADMIN: run as root, or make one with 'ip tuntap add NAME mode tap user USER multi_queue vnet_hdr'"
     case .noTunDriver(let error):
