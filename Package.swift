@@ -181,6 +181,10 @@ let package = Package(
       name: "BalloonProtocolTests", dependencies: ["BalloonProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
+      name: "NetworkVSCTests",
+      dependencies: ["NetworkProtocol", "NetworkVSC", "Platform", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .testTarget(
       name: "NetworkProtocolTests", dependencies: ["NetworkProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
