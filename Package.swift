@@ -54,6 +54,7 @@ let package = Package(
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
     .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
+    .executable(name: "vsc-network", targets: ["vsc-network"]),
   ] + pluginProducts,
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
@@ -74,12 +75,16 @@ let package = Package(
     .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "NetworkProtocol", dependencies: ["VMBus"], swiftSettings: settings),
 
+    .target(
+      name: "PacketIO", dependencies: ["CLinux", "NetworkProtocol", "Platform", "VMBus", system],
+      swiftSettings: settings),
+
     .target(name: "SimulatedLink", dependencies: ["VMBus"], swiftSettings: settings),
     .target(
       name: "SimulatedHost",
       dependencies: [
-        "BalloonProtocol", "CLinux", "Platform", "SimulatedLink", "StorageProtocol", "VMBus",
-        logging, system,
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedLink",
+        "StorageProtocol", "VMBus", logging, system,
       ],
       swiftSettings: settings),
 
@@ -151,6 +156,14 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    .executableTarget(
+      name: "vsc-network",
+      dependencies: [
+        "CLinux", "DriverProgram", "NetworkProtocol", "NetworkVSC", "PacketIO", "Platform", "VSC",
+        arguments, logging, system,
+      ],
+      swiftSettings: settings),
+
     .target(name: "Footprint", path: "Tests/Footprint", swiftSettings: settings),
     // What scripts/vm-test runs in a guest.
     .executableTarget(
@@ -158,6 +171,10 @@ let package = Package(
       dependencies: ["BalloonVSC", "Footprint", "Platform", "VMBusUIO", "VSC"],
       path: "Tests/OpenClose", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
+    .testTarget(
+      name: "PacketIOTests",
+      dependencies: ["NetworkProtocol", "PacketIO", "Platform", "VMBus", system],
+      swiftSettings: settings),
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
@@ -194,8 +211,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "BalloonProtocol", "CLinux", "Platform", "SimulatedHost", "SimulatedLink",
-        "StorageProtocol", "VMBus", system,
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedHost",
+        "SimulatedLink", "StorageProtocol", "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,
