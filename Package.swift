@@ -178,8 +178,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "Platform", "SimulatedBus",
-        "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
+        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
+        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
