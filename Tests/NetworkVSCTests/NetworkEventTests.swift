@@ -122,6 +122,20 @@ import Testing
     #expect(bed.events.all == [.sendTable((0..<16).map { 3 - $0 % 4 })])
   }
 
+  @Test func sendTableMayComeBeforeTheQueuesAreKnown() throws {
+    var bed = try NetworkBed(queueCount: 4, worker: worker)
+    bed.script.isOpened = true
+    try bed.start()
+    try bed.put(table((0..<16).map { UInt32(3 - $0 % 4) }), id: 0, type: .inBand)
+    bed.pump()
+    #expect(bed.life.information.sendTable == [])
+    bed.mailbox.put(.opened(queueCount: 4))
+    try bed.ready()
+    #expect(bed.life.information.sendTable == (0..<16).map { 3 - $0 % 4 })
+    let statistics = bed.queue.statistics
+    #expect(statistics.malformed == 0)
+  }
+
   @Test(arguments: [
     [UInt8].words(134, 15, 12), .words(134, 16, 12), .words(134), .words(134, 16, 4),
     .words(134, 16, .max), .words(99, 1), [],
