@@ -178,8 +178,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "Platform", "SimulatedBus",
-        "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
+        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
+        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
@@ -196,6 +196,10 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "BalloonProtocolTests", dependencies: ["BalloonProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "NetworkVSCTests",
+      dependencies: ["NetworkProtocol", "NetworkVSC", "Platform", "VMBus", "VSC"],
       swiftSettings: settings),
     .testTarget(
       name: "NetworkProtocolTests", dependencies: ["NetworkProtocol", "VMBus"],
