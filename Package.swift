@@ -129,8 +129,8 @@ let package = Package(
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedHost", "StorageProtocol", "VMBus", arguments,
-        logging, system,
+        "NetworkProtocol", "PacketIO", "Platform", "ProgramSupport", "SimulatedHost",
+        "StorageProtocol", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
@@ -178,8 +178,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "Platform", "SimulatedBus",
-        "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
+        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
+        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
@@ -198,6 +198,10 @@ let package = Package(
       name: "BalloonProtocolTests", dependencies: ["BalloonProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
+      name: "NetworkVSCTests",
+      dependencies: ["NetworkProtocol", "NetworkVSC", "Platform", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .testTarget(
       name: "NetworkProtocolTests", dependencies: ["NetworkProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
@@ -207,8 +211,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "BalloonProtocol", "CLinux", "Platform", "SimulatedHost", "SimulatedLink",
-        "StorageProtocol", "VMBus", system,
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedHost",
+        "SimulatedLink", "StorageProtocol", "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,

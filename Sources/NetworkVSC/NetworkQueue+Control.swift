@@ -24,12 +24,7 @@ extension NetworkQueue {
       switch request {
       case .statistics(let promise): promise.keep(statistics)
       case .opened(let queueCount):
-        let table = SendIndirectionTable(queueCount: queueCount)
-        sendTable.set(table)
-        life.shared.update {
-          $0.queueCount = queueCount
-          $0.sendTable = table.entries.indices.map { Int(table.entries[$0]) }
-        }
+        opened(queueCount)
         guard var negotiation else { continue }
         let actions = negotiation.opened(queueCount: queueCount)
         self.negotiation = negotiation
@@ -129,6 +124,7 @@ extension NetworkQueue {
     case .control(let bytes): try sendControl(bytes)
     case .agreed(let agreement):
       adopt(agreement)
+      grantedCount = 1 + agreement.subchannelCount
       publish(agreement)
       life.shared.update { $0.isLinkUp = agreement.isLinkUp }
       life.shared.agreed.keep(.success(agreement))

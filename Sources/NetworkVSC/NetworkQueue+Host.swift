@@ -17,13 +17,15 @@ extension NetworkQueue {
       guard packet.type == .inBand, number == 0 else {
         throw .unknownType("packet", value: UInt64(packet.type.rawValue))
       }
-      let payload = channel.payload(of: packet)
-      let type = try NVSPHeader(parsing: payload).type
+      let type = try NVSPHeader(parsing: channel.payload(of: packet)).type
       switch type {
-      case .sendVFAssociation: associate(try NVSPVFAssociation(message: payload))
+      case .sendVFAssociation:
+        associate(try NVSPVFAssociation(message: channel.payload(of: packet)))
       case .sendIndirectionTable:
         let version = life.shared.information.version
-        try obey(try SendIndirectionTable(message: payload, version: version))
+        let table = try SendIndirectionTable(
+          message: channel.payload(of: packet), version: version)
+        try obey(table)
       case .uplinkConnectState: break
       default: throw .unknownType("NVSP message", value: UInt64(type.rawValue))
       }
@@ -57,16 +59,34 @@ extension NetworkQueue {
     life.shared.tell(serial.map { .virtualFunctionOffered(serial: $0) } ?? .virtualFunctionRevoked)
   }
 
-  private func obey(_ table: SendIndirectionTable) throws(WireError) {
-    let count = life.shared.information.queueCount
-    for index in table.entries.indices where table.entries[index] >= UInt32(count) {
+  private mutating func obey(_ table: SendIndirectionTable) throws(WireError) {
+    for index in table.entries.indices where table.entries[index] >= UInt32(grantedCount) {
       throw .invalid(
         "SendIndirectionTable", field: "entry", value: UInt64(table.entries[index]))
     }
-    sendTable.set(table)
+    // Hosts send it when the last subchannel is open, which this queue may not have heard yet.
+    if openCount == 0 {
+      earlyTable = table
+    } else if use(table) {
+      life.shared.tell(.sendTable(life.shared.information.sendTable))
+    }
+  }
+
+  /// So many queues there are.
+  mutating func opened(_ count: Int) {
+    openCount = max(count, 1)
+    life.shared.update { $0.queueCount = max(count, 1) }
+    if let earlyTable, use(earlyTable) { return }
+    _ = use(SendIndirectionTable(queueCount: count))
+  }
+
+  /// Returns false for a table with a queue that could not be opened: then the old one stays.
+  private func use(_ table: SendIndirectionTable) -> Bool {
     let queues = table.entries.indices.map { Int(table.entries[$0]) }
+    guard queues.allSatisfy({ $0 < openCount }) else { return false }
+    sendTable.set(table)
     life.shared.update { $0.sendTable = queues }
-    life.shared.tell(.sendTable(queues))
+    return true
   }
 
   /// The completion of a message that carries no frames.

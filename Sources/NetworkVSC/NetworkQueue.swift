@@ -64,6 +64,11 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   let isIsolated: Bool
   /// The start-up of a primary channel, until it is over.
   var negotiation: NetworkNegotiation?
+  /// Queues that the host has granted, and those that are open; 0 until that is known.
+  var grantedCount = 1
+  var openCount = 0
+  /// What the host said before all queues were open.
+  var earlyTable: SendIndirectionTable?
   var stepStart: UInt64 = 0
   var stepReported: UInt64 = 0
   /// SETs that have not been answered, by their request id.

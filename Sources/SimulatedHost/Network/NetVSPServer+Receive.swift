@@ -155,6 +155,7 @@ extension NetVSPServer where Port: ~Copyable {
   @inline(never)
   private mutating func putLarge(_ info: FrameInfo, _ pieces: Int, _ batch: inout Batch) {
     counters.largeToGuest &+= 1
+    if info.byteCount > NetworkCounters.hugeByteCount { counters.hugeToGuest &+= 1 }
     guard let segmentation = info.offload.segmentation else { return }
     let capacity = dataByteCount
     if state.coalesces(segmentation.kind) {

@@ -151,6 +151,7 @@ extension NetVSPServer where Port: ~Copyable {
     }
     count(byteCount)
     if isLarge { counters.largeFromGuest &+= 1 }
+    if byteCount > NetworkCounters.hugeByteCount { counters.hugeFromGuest &+= 1 }
     guard state.isLinkUp else { return }
     port.send(whole.bytes, described)
   }

@@ -64,6 +64,9 @@ public struct NetworkCounters: Equatable, Sendable {
   /// Frames of several segments, each way.
   public var largeFromGuest: UInt64 = 0
   public var largeToGuest: UInt64 = 0
+  /// Those of more than 60,000 bytes.
+  public var hugeFromGuest: UInt64 = 0
+  public var hugeToGuest: UInt64 = 0
   /// Frames that could not be told apart from what a guest may not send.
   public var errorsFromGuest: UInt64 = 0
   /// Frames that were not for this guest, or too long for it.
@@ -75,7 +78,10 @@ public struct NetworkCounters: Equatable, Sendable {
   /// Receive buffers that the guest has.
   public var buffersWithGuest: UInt64 = 0
 
-  static let fieldCount = 11
+  static let fieldCount = 13
+
+  /// What counts as huge.
+  static let hugeByteCount = 60_000
 
   public init() {}
 }
@@ -240,10 +246,11 @@ struct AdapterState: @unchecked Sendable {
   /// For those who ask; a channel tells now and then.
   func publish(_ counters: NetworkCounters, of queue: Int) {
     guard queue >= 0, queue < Self.maximumQueues else { return }
-    let values: InlineArray<11, UInt64> = [
+    let values: InlineArray<13, UInt64> = [
       counters.framesFromGuest, counters.bytesFromGuest, counters.framesToGuest,
       counters.bytesToGuest, counters.largeFromGuest, counters.largeToGuest,
-      counters.errorsFromGuest, counters.filtered, counters.outOfBuffers,
+      counters.hugeFromGuest, counters.hugeToGuest, counters.errorsFromGuest, counters.filtered,
+      counters.outOfBuffers,
       counters.unknownCompletions, counters.buffersWithGuest,
     ]
     for index in values.indices {
@@ -257,7 +264,8 @@ struct AdapterState: @unchecked Sendable {
     let base = queue * NetworkCounters.fieldCount
     let fields: [WritableKeyPath<NetworkCounters, UInt64>] = [
       \.framesFromGuest, \.bytesFromGuest, \.framesToGuest, \.bytesToGuest, \.largeFromGuest,
-      \.largeToGuest, \.errorsFromGuest, \.filtered, \.outOfBuffers, \.unknownCompletions,
+      \.largeToGuest, \.hugeFromGuest, \.hugeToGuest, \.errorsFromGuest, \.filtered, \.outOfBuffers,
+      \.unknownCompletions,
       \.buffersWithGuest,
     ]
     var counters = NetworkCounters()

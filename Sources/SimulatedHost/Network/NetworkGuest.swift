@@ -102,7 +102,8 @@ final class NetworkGuest: Sendable {
   func opened(_ queue: Int, _ control: NetworkChannelControl) {
     let primary = state.withLock { state in
       state.channels[queue] = control
-      let isComplete = state.wanted > 0 && (1...state.wanted).allSatisfy { state.channels[$0] != nil }
+      let isComplete =
+        state.wanted > 0 && (1...state.wanted).allSatisfy { state.channels[$0] != nil }
       return isComplete ? state.channels[0] : nil
     }
     primary?.perform(.sendTable)

@@ -39,7 +39,7 @@ extension RNDISSession {
     case .vendorID: Self.bytes(Self.vendorID)
     case .vendorDescription: Array("Simulated Hyper-V network\0".utf8)
     case .currentPacketFilter: Self.bytes(filter.rawValue)
-    case .driverVersion: Self.bytes(UInt16(0x0600))
+    case .driverVersion: Self.little(UInt16(0x0600))
     case .vendorDriverVersion: Self.bytes(0x0006_0000)
     // No loopback, transfers not pending, 802.1p priority, 802.1Q VLAN.
     case .macOptions: Self.bytes(0x0000_0001 | 0x0000_0008 | 0x0000_0040 | 0x0000_0200)
@@ -48,14 +48,14 @@ extension RNDISSession {
     case .physicalMedium: Self.bytes(0)
     case .linkState: Self.linkState(facts)
     case .maximumLinkSpeed:
-      Self.bytes(facts.linkSpeed &* 100) + Self.bytes(facts.linkSpeed &* 100)
+      Self.little(facts.linkSpeed &* 100) + Self.little(facts.linkSpeed &* 100)
     // Sent and received as the guest sees it.
-    case .transmitOK: Self.bytes(facts.framesFromGuest)
-    case .receiveOK: Self.bytes(facts.framesToGuest)
-    case .transmitError: Self.bytes(facts.errorsFromGuest)
-    case .receiveError: Self.bytes(0)
-    case .receiveNoBuffer: Self.bytes(facts.framesWithoutBuffer)
-    case .friendlyName: "Network Adapter".utf16.flatMap { Self.bytes($0) } + [0, 0]
+    case .transmitOK: Self.little(facts.framesFromGuest)
+    case .receiveOK: Self.little(facts.framesToGuest)
+    case .transmitError: Self.little(facts.errorsFromGuest)
+    case .receiveError: Self.little(UInt64(0))
+    case .receiveNoBuffer: Self.little(facts.framesWithoutBuffer)
+    case .friendlyName: "Network Adapter".utf16.flatMap { Self.little($0) } + [0, 0]
     case .permanentAddress: facts.permanentAddress.wireBytes
     case .currentAddress: (currentAddress ?? facts.permanentAddress).wireBytes
     case .multicastList: multicastAddresses.flatMap(\.wireBytes)
@@ -71,7 +71,7 @@ extension RNDISSession {
   static func linkState(_ facts: NetworkFacts) -> [UInt8] {
     NDISObjectHeader(type: 0x80, revision: 1, objectByteCount: 40).wireBytes
       + bytes(UInt32(facts.isLinkUp ? 1 : 2)) + bytes(2) + bytes(0)
-      + bytes(facts.linkSpeed &* 100) + bytes(facts.linkSpeed &* 100)
+      + little(facts.linkSpeed &* 100) + little(facts.linkSpeed &* 100)
       + bytes(0) + bytes(0)
   }
 
@@ -116,11 +116,9 @@ extension RNDISSession {
     return Array(bytes.prefix(byteCount))
   }
 
-  private static func bytes<T: FixedWidthInteger>(_ value: T) -> [UInt8] {
-    (0..<T.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> T(truncatingIfNeeded: 8 * $0)) }
-  }
+  private static func bytes(_ value: UInt32) -> [UInt8] { little(value) }
 
-  private static func bytes(_ value: UInt32) -> [UInt8] {
-    (0..<4).map { UInt8(truncatingIfNeeded: value >> UInt32(8 * $0)) }
+  private static func little<T: FixedWidthInteger>(_ value: T) -> [UInt8] {
+    (0..<T.bitWidth / 8).map { UInt8(truncatingIfNeeded: value >> T(truncatingIfNeeded: 8 * $0)) }
   }
 }

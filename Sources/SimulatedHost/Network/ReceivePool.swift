@@ -86,7 +86,8 @@ struct ReceivePool: ~Copyable {
   init(_ buffers: NetworkBuffers, subchannel queue: Int) {
     var own = 0
     for piece in 0..<buffers.division.pieceCount
-    where unsafe buffers.owners[piece].load(ordering: .acquiring) == UInt8(truncatingIfNeeded: queue)
+    where unsafe buffers.owners[piece].load(ordering: .acquiring)
+      == UInt8(truncatingIfNeeded: queue)
     { own += 1 }
     self.init(buffers, queue: UInt8(truncatingIfNeeded: queue), capacity: own)
     for piece in (0..<pieceCount).reversed()

@@ -54,7 +54,8 @@ public final class TapBackend: NetworkBackend {
     let inbox = try FrameInbox(adapter, queue: index, on: worker)
     channel.serve(
       TapPort(
-        inbox, queue, WatchedTapQueue(watched), adapter.state, index: index, on: worker), on: worker)
+        inbox, queue, WatchedTapQueue(watched), adapter.state, index: index, on: worker), on: worker
+    )
   }
 }
 
@@ -191,7 +192,8 @@ struct FrameTagger: ~Copyable {
       guard count >= 12, let start = bytes.baseAddress else { return }
       // Safe: the memory has room for 64 bytes more.
       unsafe memory.start.copyMemory(from: start, byteCount: 12)
-      unsafe memory.start.storeBytes(of: UInt16(0x8100).bigEndian, toByteOffset: 12, as: UInt16.self)
+      unsafe memory.start.storeBytes(
+        of: UInt16(0x8100).bigEndian, toByteOffset: 12, as: UInt16.self)
       unsafe memory.start.storeBytes(of: vlan.tag.bigEndian, toByteOffset: 14, as: UInt16.self)
       unsafe (memory.start + 16).copyMemory(from: start + 12, byteCount: count - 12)
     }
