@@ -5,7 +5,7 @@
 
 import Platform
 
-nonisolated(unsafe) private let worker = try? Worker(.init(name: "network-fuzz", spinRounds: 0))
+private let worker = try? Worker(.init(name: "network-fuzz", spinRounds: 0))
 
 @c(LLVMFuzzerTestOneInput)
 public func fuzzOne(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
