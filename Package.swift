@@ -44,6 +44,7 @@ let package = Package(
     .library(name: "VMBus", targets: ["VMBus"]),
     .library(name: "VSC", targets: ["VSC"]),
     .library(name: "StorageVSC", targets: ["StorageVSC"]),
+    .library(name: "NetworkProtocol", targets: ["NetworkProtocol"]),
     .library(name: "NetworkVSC", targets: ["NetworkVSC"]),
     .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),

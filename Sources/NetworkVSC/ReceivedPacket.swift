@@ -133,7 +133,23 @@ public struct ReceiveBurst: ~Copyable {
     return place >= capacity ? place &- capacity : place
   }
 
-  /// The frame that came first.
+  /// Calls `body` with each frame, from the first on, and drops it then.
+  @inlinable
+  public mutating func drain<Failure: Error>(
+    _ body: (borrowing ReceivedPacket) throws(Failure) -> Void
+  ) throws(Failure) {
+    while used > 0 {
+      let index = start
+      start = place(1)
+      used &-= 1
+      // Safe: the frame has left the burst, and is dropped here whatever happens.
+      defer { unsafe (packets + index).deinitialize(count: 1) }
+      unsafe try body(packets[index])
+    }
+  }
+
+  /// The frame that came first, for one who keeps it. Pass it to a function before you look at its bytes:
+  /// the compiler puts a variable on the heap that a span was taken of.
   @inlinable
   public mutating func popFirst() -> ReceivedPacket? {
     guard used > 0 else { return nil }

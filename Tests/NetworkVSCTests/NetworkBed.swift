@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Glibc
 import NetworkProtocol
 import Platform
 import Synchronization
@@ -10,7 +11,8 @@ import Synchronization
 
 typealias TestQueue = NetworkQueue<HostVisible, HostVisible>
 
-/// Memory of a guest, in this process: page numbers are addresses.
+/// Memory of a guest, in this process: page numbers are addresses. It lies between pages that nobody may
+/// touch: one byte too far ends the process, whichever instruction does it.
 @safe
 final class BedMemory: @unchecked Sendable {
   let start: UnsafeMutableRawPointer
@@ -19,8 +21,13 @@ final class BedMemory: @unchecked Sendable {
 
   init(byteCount: Int) {
     self.byteCount = byteCount
-    unsafe start = .allocate(byteCount: byteCount, alignment: 4096)
-    unsafe start.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+    guard
+      let all = unsafe mmap(
+        nil, byteCount + 8192, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0),
+      unsafe all != MAP_FAILED,
+      unsafe mprotect(all + 4096, byteCount, PROT_READ | PROT_WRITE) == 0
+    else { fatalError("no memory for a test") }
+    unsafe start = all + 4096
     unsafe numbers = .allocate(capacity: byteCount / 4096)
     for page in 0..<byteCount / 4096 {
       unsafe numbers[page] = UInt64(UInt(bitPattern: start)) >> 12 + UInt64(page)
@@ -28,7 +35,7 @@ final class BedMemory: @unchecked Sendable {
   }
 
   deinit {
-    unsafe start.deallocate()
+    unsafe munmap(start - 4096, byteCount + 8192)
     unsafe numbers.deallocate()
   }
 
@@ -166,6 +173,7 @@ struct NetworkBed: ~Copyable {
     self.state = state
     self.outgoing = outgoing
     self.incoming = incoming
+    script.receiveByteCount = configuration.receiveBufferByteCount
     self.consumer = consumer
     self.producer = producer
   }

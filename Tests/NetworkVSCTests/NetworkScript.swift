@@ -13,6 +13,7 @@ struct NetworkScript {
   var isLinkUp = true
   var queues: UInt32 = 64
   var sectionByteCount: UInt32 = 6144
+  var receiveByteCount = 0
   /// Answers by the type of the NVSP message; an empty one is none.
   var completions: [UInt32: [UInt8]] = [:]
   /// Answers by the OID, or by 0 for INITIALIZE, whose request id is filled in; an empty one is none.
@@ -36,7 +37,7 @@ struct NetworkScript {
     switch packet.word {
     case 1: return .words(2, 0xFFFF_FFFF, 34, packet.word(4) <= newestVersion ? 1 : 4)
     case 101:
-      let count = UInt32(256 * 1024 / NetworkBed.suballocation)
+      let count = UInt32(receiveByteCount / NetworkBed.suballocation)
       return .words(
         102, 1, 1, 0, UInt32(NetworkBed.suballocation), count,
         count * UInt32(NetworkBed.suballocation))

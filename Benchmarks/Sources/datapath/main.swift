@@ -11,6 +11,8 @@ let paths: [(name: String, run: (Int) throws -> Void)] = [
   ("storage", runStorage),
   ("storage-uio", runStorageUIO),
   ("storage-monitor", runStorageMonitor),
+  ("network-receive", runNetworkReceive),
+  ("network-send", runNetworkSend),
   ("broken-ring", runBrokenRing),
 ]
 
