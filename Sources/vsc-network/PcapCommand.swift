@@ -150,18 +150,20 @@ struct PcapLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   mutating func poll(budget: Int) -> Int? {
     let before = queue.received
     _ = queue.receive(into: &burst)
-    while let packet = burst.popFirst() {
-      // Safe: the memory is this loop's own; a longer frame is cut off.
-      var target = unsafe MutableRawSpan(_unsafeBytes: copy)
-      let count = packet.copy(into: &target)
-      var frame = unsafe MutableRawSpan(
-        _unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: copy[0..<count]))
-      let offload = FrameOffload(receiving: packet.info, &frame)
-      user.record(frame.bytes, offload)
-    }
+    while let packet = burst.popFirst() { take(packet) }
     queue.publish()
     if queue.failure != nil { return nil }
     return Int(truncatingIfNeeded: queue.received &- before)
+  }
+
+  private func take(_ packet: consuming ReceivedPacket) {
+    // Safe: the memory is this loop's own; a longer frame is cut off.
+    var target = unsafe MutableRawSpan(_unsafeBytes: copy)
+    let count = packet.copy(into: &target)
+    var frame = unsafe MutableRawSpan(
+      _unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: copy[0..<count]))
+    let offload = FrameOffload(receiving: packet.info, &frame)
+    user.record(frame.bytes, offload)
   }
 
   /// Before the worker sleeps, the file is what was received.

@@ -85,15 +85,17 @@ struct TapCommand: AsyncParsableCommand {
 
   /// Drives the device as often as it comes; with a simulated host, as often as the host comes.
   private func drive(_ joined: TapJoin) async throws {
+    var told = 0
     while true {
       do {
         try await whileOffered(
           .network, options.driver, label: "network", workers: options.queues
         ) { try await joined.drive($0) }
         return
-      } catch let failure as ProgramFailure where reconnect && joined.wasReady {
+      } catch let failure as ProgramFailure where reconnect && joined.timesReady > 0 {
         guard failure.code == .unavailable, options.driver.host != nil else { throw failure }
-        joined.say("\(failure): waiting for it to come back")
+        if told < joined.timesReady { joined.say("\(failure): waiting for it to come back") }
+        told = joined.timesReady
         let waited: Void? = try await untilTermination { try await Task.sleep(for: .seconds(1)) }
         if waited == nil { return }
       }
@@ -120,7 +122,7 @@ final class TapJoin: Sendable {
   private struct Life {
     var interface: NetworkInterface?
     var user: TapUser?
-    var wasReady = false
+    var timesReady = 0
   }
 
   init(_ tap: TapDevice, _ shared: TapShared, _ options: NetworkOptions) {
@@ -129,8 +131,8 @@ final class TapJoin: Sendable {
     self.options = options
   }
 
-  /// Whether the device has been joined once.
-  var wasReady: Bool { life.withLock { $0.wasReady } }
+  /// How often a device has been joined.
+  var timesReady: Int { life.withLock { $0.timesReady } }
 
   /// Returns why the device is gone, or nil when the program is told to end.
   func drive(_ device: Device) async throws -> ChannelEnd? {
@@ -153,7 +155,7 @@ final class TapJoin: Sendable {
       self.life.withLock { life in
         life.interface = interface
         life.user = user
-        life.wasReady = true
+        life.timesReady += 1
       }
       self.announce(interface.information)
       return await interface.waitUntilEnded()
@@ -206,7 +208,7 @@ final class TapJoin: Sendable {
     default: break
     }
     if case .ended = event { return }
-    if wasReady, let text = eventText(event) { say("\(tap.name): \(text)") }
+    if timesReady > 0, let text = eventText(event) { say("\(tap.name): \(text)") }
   }
 
   private func announce(_ information: NetworkInformation) {

@@ -13,6 +13,9 @@ struct TapLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   private var queue: NetworkQueue<Ring, External>
   private var tap: TapQueue
   private let shared: TapShared
+  /// What is asked for each frame, without a look at the shared object.
+  private let mtu: Int
+  private let isCaptured: Bool
   private let worker: Worker
   private let wait: TapWait
   private var burst = ReceiveBurst(capacity: 64)
@@ -32,6 +35,8 @@ struct TapLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
     self.tap = tap
     self.wait = wait
     self.shared = shared
+    mtu = shared.mtu
+    isCaptured = shared.capture != nil
     self.worker = worker
     unsafe copy = .allocate(byteCount: 1 << 17, alignment: 64)
     wait.start(on: worker)
@@ -86,9 +91,10 @@ struct TapLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
 
   private mutating func deliver(_ packet: consuming ReceivedPacket) {
     let info = packet.info
-    let isLarge = packet.byteCount > shared.largestFrame
+    // Ethernet's header and a tag are no part of a packet.
+    let isLarge = packet.byteCount > mtu &+ 18
     let isPlain =
-      packet.segmentCount == 1 && !isLarge && shared.capture == nil
+      packet.segmentCount == 1 && !isLarge && !isCaptured
       && info.present.isDisjoint(with: .vlan)
       && !info.checksum.contains(.tcpValueInvalid)
     if isPlain {
@@ -112,14 +118,14 @@ struct TapLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
     var frame = unsafe MutableRawSpan(
       _unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: copy[0..<count]))
     var offload = FrameOffload(
-      receiving: info, &frame, coalescedBelow: isLarge || packet.segmentCount > 1 ? shared.mtu : 0)
+      receiving: info, &frame, coalescedBelow: isLarge || packet.segmentCount > 1 ? mtu : 0)
     if info.present.contains(.vlan) {
       count += VLANTag.byteCount
       frame = unsafe MutableRawSpan(
         _unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: copy[0..<count]))
       VLANTag.insert(info.vlan.tag, into: &frame, &offload)
     }
-    shared.record(frame.bytes, offload, .received)
+    if isCaptured { shared.record(frame.bytes, offload, .received) }
     write(frame.bytes, offload, count)
   }
 
@@ -152,37 +158,24 @@ struct TapLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   /// some back.
   private mutating func read() -> Bool {
     while var buffer = queue.takeBuffer() {
-      var reading = TapQueue.Reading.none
-      var info: PerPacketInfo?
-      var length = 0
-      buffer.withMutableBytes(buffer.capacity) { bytes in
-        reading = tap.read(into: &bytes)
-        guard case .frame(let count, var offload) = reading else { return }
-        var frame = bytes._mutatingExtracting(first: count)
-        shared.record(frame.bytes, offload, .sent)
-        if count > TapCounters.large { counters.largeRead &+= 1 }
-        length = count
-        if let tag = VLANTag.remove(from: &frame, &offload) {
-          length -= VLANTag.byteCount
-          var rest = bytes._mutatingExtracting(first: length)
-          info = PerPacketInfo(sending: &rest, offload)
-          info?.vlan = VLANInfo(tag: tag)
-        } else {
-          info = PerPacketInfo(sending: &frame, offload)
-        }
-      }
+      let reading = buffer.withMutableBytes(buffer.capacity) { tap.read(into: &$0) }
       switch reading {
       case .none: return false
       case .ended:
         counters.isEnded = true
         return false
       case .dropped: continue
-      case .frame:
+      case .frame(let count, let offload):
+        buffer.byteCount = count
+        if count > TapCounters.large { counters.largeRead &+= 1 }
+        if isCaptured { shared.record(buffer.bytes, offload, .sent) }
+        var length = count
+        let info = buffer.withMutableBytes(count) { rndisInfo(of: &$0, offload, &length) }
+        buffer.byteCount = length
         guard let info else {
           counters.unsent &+= 1
           continue
         }
-        buffer.byteCount = length
         waiting = consume buffer
         waitingInfo = info
         return true
@@ -190,6 +183,25 @@ struct TapLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
     }
     return false
   }
+}
+
+/// Says of a frame of the stack what RNDIS can say, and does the rest to it. Nil for one that can't be
+/// sent.
+///
+/// - Parameter length: the frame's; it is shorter after the call when its tag was taken out.
+@_lifetime(frame: copy frame)
+private func rndisInfo(
+  of frame: inout MutableRawSpan, _ offload: FrameOffload, _ length: inout Int
+) -> PerPacketInfo? {
+  var offload = offload
+  guard let tag = VLANTag.remove(from: &frame, &offload) else {
+    return PerPacketInfo(sending: &frame, offload)
+  }
+  length &-= VLANTag.byteCount
+  var rest = frame._mutatingExtracting(first: length)
+  var info = PerPacketInfo(sending: &rest, offload)
+  info?.vlan = VLANInfo(tag: tag)
+  return info
 }
 
 struct TapCounters {

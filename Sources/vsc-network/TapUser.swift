@@ -19,9 +19,6 @@ final class TapShared: Sendable {
     self.capture = capture
   }
 
-  /// Bytes of a frame that is no large one: with Ethernet header and tag.
-  var largestFrame: Int { mtu + 18 }
-
   func record(_ frame: RawSpan, _ offload: FrameOffload, _ direction: PcapngWriter.Direction) {
     guard let capture else { return }
     do throws(Errno) {
