@@ -185,7 +185,9 @@ extension NetVSPServer where Port: ~Copyable {
   ) throws(NetVSPError) -> FrameOffload {
     // The offset's bits may be set without any of these.
     guard !info.isDisjoint(with: [.tcp, .udp, .ipHeader]) else { return FrameOffload() }
-    guard let headers = FrameHeaders(frame.bytes) else { throw .badOffload }
+    guard let headers = FrameHeaders(frame.bytes), headers.network != .other else {
+      throw .badOffload
+    }
     if info.contains(.ipHeader) { headers.fillNetworkChecksum(in: &frame) }
     guard !info.isDisjoint(with: [.tcp, .udp]) else { return FrameOffload() }
     let wanted: FrameHeaders.Transport = info.contains(.tcp) ? .tcp : .udp

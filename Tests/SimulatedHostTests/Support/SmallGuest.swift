@@ -289,9 +289,3 @@ struct SmallChannel: ~Copyable {
     return answer.payload
   }
 }
-
-extension [UInt8] {
-  mutating func append<T: FixedWidthInteger>(little value: T) {
-    for index in 0..<T.bitWidth / 8 { append(UInt8(truncatingIfNeeded: value >> (8 * index))) }
-  }
-}
