@@ -44,6 +44,8 @@ let package = Package(
     .library(name: "VMBus", targets: ["VMBus"]),
     .library(name: "VSC", targets: ["VSC"]),
     .library(name: "StorageVSC", targets: ["StorageVSC"]),
+    .library(name: "NetworkProtocol", targets: ["NetworkProtocol"]),
+    .library(name: "NetworkVSC", targets: ["NetworkVSC"]),
     .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
@@ -53,6 +55,7 @@ let package = Package(
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
     .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
+    .executable(name: "vsc-network", targets: ["vsc-network"]),
   ] + pluginProducts,
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
@@ -71,19 +74,27 @@ let package = Package(
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+    .target(name: "NetworkProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+
+    .target(
+      name: "PacketIO", dependencies: ["CLinux", "NetworkProtocol", "Platform", "VMBus", system],
+      swiftSettings: settings),
 
     .target(name: "SimulatedLink", dependencies: ["VMBus"], swiftSettings: settings),
     .target(
       name: "SimulatedHost",
       dependencies: [
-        "BalloonProtocol", "CLinux", "Platform", "SimulatedLink", "StorageProtocol", "VMBus",
-        logging, system,
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedLink",
+        "StorageProtocol", "VMBus", logging, system,
       ],
       swiftSettings: settings),
 
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .target(
       name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
+      name: "NetworkVSC", dependencies: ["NetworkProtocol", "Platform", "VMBus", "VSC"],
       swiftSettings: settings),
     .target(
       name: "BalloonVSC",
@@ -119,8 +130,8 @@ let package = Package(
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedHost", "StorageProtocol", "VMBus", arguments,
-        logging, system,
+        "NetworkProtocol", "PacketIO", "Platform", "ProgramSupport", "SimulatedHost",
+        "StorageProtocol", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
@@ -146,6 +157,14 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    .executableTarget(
+      name: "vsc-network",
+      dependencies: [
+        "CLinux", "DriverProgram", "NetworkProtocol", "NetworkVSC", "PacketIO", "Platform", "VSC",
+        arguments, logging, system,
+      ],
+      swiftSettings: settings),
+
     .target(name: "Footprint", path: "Tests/Footprint", swiftSettings: settings),
     // What scripts/vm-test runs in a guest.
     .executableTarget(
@@ -154,10 +173,15 @@ let package = Package(
       path: "Tests/OpenClose", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
+      name: "PacketIOTests",
+      dependencies: ["NetworkProtocol", "PacketIO", "Platform", "VMBus", system],
+      swiftSettings: settings),
+    .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "Platform", "SimulatedBus",
-        "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
+        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
+        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus",
+        "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
@@ -176,14 +200,21 @@ let package = Package(
       name: "BalloonProtocolTests", dependencies: ["BalloonProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
+      name: "NetworkVSCTests",
+      dependencies: ["NetworkProtocol", "NetworkVSC", "Platform", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "NetworkProtocolTests", dependencies: ["NetworkProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
       name: "BalloonVSCTests",
       dependencies: ["BalloonProtocol", "BalloonVSC", "CLinux", "Platform", "VMBus", "VSC"],
       swiftSettings: settings),
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "BalloonProtocol", "CLinux", "Platform", "SimulatedHost", "SimulatedLink",
-        "StorageProtocol", "VMBus", system,
+        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedHost",
+        "SimulatedLink", "StorageProtocol", "VMBus", system,
       ],
       swiftSettings: settings),
   ] + pluginTargets,

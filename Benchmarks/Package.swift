@@ -34,6 +34,8 @@ let package = Package(
     .executableTarget(
       name: "datapath",
       dependencies: [
+        .product(name: "NetworkProtocol", package: "swift-vmbus"),
+        .product(name: "NetworkVSC", package: "swift-vmbus"),
         .product(name: "StorageVSC", package: "swift-vmbus"),
         .product(name: "VMBus", package: "swift-vmbus"),
         .product(name: "VSC", package: "swift-vmbus"),

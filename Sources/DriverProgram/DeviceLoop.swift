@@ -10,16 +10,17 @@ public import VSC
 ///
 /// - Parameters:
 ///   - label: of the log.
+///   - workers: how many; by default one for each processor of `--cpu`.
 ///   - body: returns why the device is gone, or nil when the program is to end.
 /// - Throws: `ProgramFailure` when the device is gone for good, and what `body` throws.
 public func whileOffered(
-  _ deviceClass: DeviceClass, _ options: DriverOptions, label: String,
+  _ deviceClass: DeviceClass, _ options: DriverOptions, label: String, workers: Int? = nil,
   _ body: (Device) async throws -> ChannelEnd?
 ) async throws {
   try await withBus(options) { bus in
     var transport = try choose(bus, deviceClass, options.device)
     while true {
-      let end = try await FoundDevice(transport, options).use { device in
+      let end = try await FoundDevice(transport, options, workers: workers).use { device in
         do {
           return try await body(device)
         } catch {

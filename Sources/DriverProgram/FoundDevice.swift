@@ -8,20 +8,23 @@ import VMBusUIO
 public import VSC
 
 /// Finds the device that the options name, starts its workers, and closes all of it after `body`.
+///
+/// - Parameter workers: how many; by default one for each processor of `--cpu`.
 public func withDevice<Result: Sendable>(
-  _ deviceClass: DeviceClass, _ options: DriverOptions,
+  _ deviceClass: DeviceClass, _ options: DriverOptions, workers: Int? = nil,
   _ body: (Device) async throws -> Result
 ) async throws -> Result {
-  try await openDevice(deviceClass, options).use(body)
+  try await openDevice(deviceClass, options, workers: workers).use(body)
 }
 
 /// Finds the device that the options name, and starts its workers.
 public func openDevice(
-  _ deviceClass: DeviceClass, _ options: DriverOptions
+  _ deviceClass: DeviceClass, _ options: DriverOptions, workers: Int? = nil
 ) async throws -> FoundDevice {
   let bus = try await connect(options)
   do {
-    return try FoundDevice(choose(bus, deviceClass, options.device), options, leaving: bus)
+    return try FoundDevice(
+      choose(bus, deviceClass, options.device), options, workers: workers, leaving: bus)
   } catch {
     await bus.disconnect()
     throw error
@@ -67,15 +70,19 @@ public struct FoundDevice: Sendable {
 
   /// Starts the workers.
   ///
-  /// - Parameter bus: to be left when the device is closed.
+  /// - Parameters:
+  ///   - count: of workers. More than there are processors share them, in turn.
+  ///   - bus: to be left when the device is closed.
   init(
-    _ transport: any DeviceTransport, _ options: DriverOptions, leaving bus: (any DeviceBus)? = nil
+    _ transport: any DeviceTransport, _ options: DriverOptions, workers count: Int? = nil,
+    leaving bus: (any DeviceBus)? = nil
   ) throws {
     var workers: [Worker] = []
     let cpus: [Int?] = options.cpu?.numbers ?? [nil]
-    for cpu in cpus {
+    for number in 0..<max(count ?? cpus.count, 1) {
+      let cpu = cpus[number % cpus.count]
       do throws(Errno) {
-        let name = cpu.map { "vsc-\($0)" } ?? "vsc"
+        let name = cpu.map { "vsc-\($0)" } ?? (number == 0 ? "vsc" : "vsc-q\(number)")
         workers.append(try Worker(.init(name: name, cpu: cpu, spinRounds: options.spin)))
       } catch {
         for worker in workers { worker.stop() }

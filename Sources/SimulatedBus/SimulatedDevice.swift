@@ -17,6 +17,13 @@ final class SimulatedDevice: DeviceTransport {
   /// False once the host has not said that it is done with a channel's memory.
   private let isQuiet = Atomic<Bool>(true)
 
+  private struct Shared {
+    /// Nil once the primary channel is closed.
+    var buffers: [(gpadl: GPADLID, pages: PageAllocation)]? = nil
+  }
+
+  private let shared = Lock(Shared())
+
   enum Use {
     case unused
     case inUse
@@ -48,7 +55,9 @@ final class SimulatedDevice: DeviceTransport {
   func openChannel(
     _ parameters: ChannelParameters, worker: Worker
   ) async throws(TransportError) -> RawChannel {
-    try await open(offer, parameters, worker)
+    let channel = try await open(offer, parameters, worker)
+    shared.withLock { $0.buffers = $0.buffers ?? [] }
+    return channel
   }
 
   func openSubchannel(
@@ -168,6 +177,34 @@ final class SimulatedDevice: DeviceTransport {
     return pages.dmaPages
   }
 
+  func share(
+    _ use: SharedMemoryUse, _ memory: MemoryVisibility, byteCount: Int
+  ) async throws(TransportError) -> SharedPages {
+    let pages = try bus.machine.allocate(memory, byteCount: byteCount)
+    let gpadl = try await createGPADL(pages, for: offer.channelID)
+    let isOver = shared.withLock { shared in
+      guard shared.buffers != nil else { return true }
+      shared.buffers?.append((gpadl, pages))
+      return false
+    }
+    if isOver {
+      // The channel was closed meanwhile.
+      await tearDown(gpadl, pages)
+      throw life.reason == .rescinded ? .rescinded : .hostGone
+    }
+    return unsafe SharedPages(
+      start: pages.start, byteCount: pages.byteCount, gpadl: gpadl, owner: pages)
+  }
+
+  private func tearDownShared() async {
+    let buffers = shared.withLock { shared in
+      let buffers = shared.buffers ?? []
+      shared.buffers = nil
+      return buffers
+    }
+    for (gpadl, pages) in buffers { await tearDown(gpadl, pages) }
+  }
+
   // MARK: - The end
 
   /// The offer is gone, or the host.
@@ -195,6 +232,7 @@ final class SimulatedDevice: DeviceTransport {
       let wasRescinded = rescinded.withLock { $0.contains(channel.id) }
       bus.tell { state throws(ControlError) in try state.client.close(channel.id) }
       await tearDown(channel.gpadl, channel.ring)
+      if channel.id == offer.channelID { await tearDownShared() }
       if wasRescinded {
         bus.tell { state throws(ControlError) in try state.client.release(channel.id) }
       }

@@ -202,7 +202,14 @@ public struct GuestRangeData: ExternalData, ~Copyable, ~Escapable {
 
   @_lifetime(copy pages)
   init(_ range: GPARange, pages: RawSpan, memory: GuestMemory, view: GuestMemoryView) {
-    regions = memory.regions
+    self.init(range, pages: pages, regions: memory.regions, view: view)
+  }
+
+  @_lifetime(copy pages)
+  fileprivate init(
+    _ range: GPARange, pages: RawSpan, regions: GuestMemory.Regions, view: GuestMemoryView
+  ) {
+    self.regions = regions
     self.view = view
     self.range = range
     self.pages = pages
@@ -247,5 +254,31 @@ public struct GuestRangeData: ExternalData, ~Copyable, ~Escapable {
     guard index >= 0, index &* 8 &+ 8 <= pages.byteCount else { return .max }
     return unsafe UInt64(
       littleEndian: pages.unsafeLoadUnaligned(fromByteOffset: index &* 8, as: UInt64.self))
+  }
+}
+
+/// The guest memory that a GPA-direct packet names, range by range.
+@safe
+public struct GuestRanges: ~Copyable, ~Escapable {
+  private let regions: GuestMemory.Regions
+  private let view: GuestMemoryView
+  private var ranges: GPARanges
+
+  @_lifetime(copy bytes)
+  init(_ bytes: RawSpan, memory: GuestMemory, view: GuestMemoryView) throws(WireError) {
+    let ranges = try GPARanges(bytes)
+    regions = memory.regions
+    self.view = view
+    self.ranges = ranges
+  }
+
+  /// Ranges that are left.
+  public var count: Int { ranges.count }
+
+  /// The next range. Whether its pages may be seen is told when they are asked for.
+  @_lifetime(copy self)
+  public mutating func next() throws(WireError) -> GuestRangeData {
+    let pages = try ranges.next()
+    return GuestRangeData(pages.range, pages: pages.pageNumbers, regions: regions, view: view)
   }
 }

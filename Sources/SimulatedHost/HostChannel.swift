@@ -8,12 +8,13 @@ public import VMBus
 ///
 /// The same ring logic as the guest's, at the other ends. The value belongs to one worker; when
 /// it goes, the host knows that the device no longer touches the guest's memory.
-public struct HostChannel: ~Copyable {
+public struct HostChannel: ~Copyable, Sendable {
   @usableFromInline var producer: RingProducer<BorrowedRingMemory>
   @usableFromInline var consumer: RingConsumer<BorrowedRingMemory>
   @usableFromInline var buffer: PacketBuffer
   private let memory: GuestMemory
   private let view: GuestMemoryView
+  private let gpadls: GPADLTable
   private let synIC: GuestSynIC
   private let eventFlag: UInt16
   @usableFromInline let state: HostChannelState
@@ -28,8 +29,9 @@ public struct HostChannel: ~Copyable {
   private var stalledUntil: UInt64 = 0
 
   init(
-    _ request: OpenRequest, memory: GuestMemory, synIC: GuestSynIC, state: HostChannelState,
-    faults: ChannelFaults, capture: Capture?, guest: Int = 0, subchannelIndex: UInt16 = 0,
+    _ request: OpenRequest, memory: GuestMemory, gpadls: GPADLTable, synIC: GuestSynIC,
+    state: HostChannelState, faults: ChannelFaults, capture: Capture?, guest: Int = 0,
+    subchannelIndex: UInt16 = 0,
     maximumPacketByteCount: Int = 65536
   ) throws(RingError) {
     let split = Int(request.downstreamPageOffset) * 4096
@@ -42,6 +44,7 @@ public struct HostChannel: ~Copyable {
     buffer = PacketBuffer(capacity: maximumPacketByteCount)
     self.memory = memory
     view = request.confidentiality == .ringAndExternalMemory ? .encrypted : .hostVisible
+    self.gpadls = gpadls
     self.synIC = synIC
     eventFlag = request.eventFlag
     self.state = state
@@ -78,6 +81,17 @@ public struct HostChannel: ~Copyable {
     // Behind the reserved word, the count, and the range's length and offset.
     return GuestRangeData(
       range, pages: bytes.extracting(droppingFirst: 16), memory: memory, view: view)
+  }
+
+  /// All ranges of guest memory that a GPA-direct packet names.
+  @_lifetime(borrow self)
+  public func externalRanges(of packet: Packet) throws(WireError) -> GuestRanges {
+    try GuestRanges(buffer.ranges(of: packet), memory: memory, view: view)
+  }
+
+  /// Maps a GPADL that the guest has described for this channel. Not for the data path.
+  public func guestBuffer(_ id: GPADLID) throws(GuestBufferError) -> GuestBuffer {
+    try gpadls.buffer(id, of: request.channel, in: memory, view)
   }
 
   /// Answers the request with that transaction id; faults that a test asked for happen here.
@@ -135,17 +149,32 @@ public struct HostChannel: ~Copyable {
   private var isStalled: Bool { stalledUntil != 0 && MonotonicClock.now() < stalledUntil }
 
   /// Sends what the guest did not ask for.
-  public mutating func send(_ payload: RawSpan) throws(RingError) {
-    try write(.inBand, payload, 0)
+  public mutating func send(
+    _ payload: RawSpan, transactionID: UInt64 = 0, completionRequested: Bool = false
+  ) throws(RingError) {
+    try write(.inBand, payload, transactionID, completionRequested: completionRequested)
+  }
+
+  /// Sends a packet that names ranges of a buffer of the guest, which its completion gives back.
+  ///
+  /// - Parameter ranges: set id, count and ranges, as `TransferPages` reads them.
+  public mutating func sendTransferPages(
+    _ ranges: RawSpan, payload: RawSpan, transactionID: UInt64
+  ) throws(RingError) {
+    try write(
+      .transferPages, payload, transactionID, ranges: ranges, completionRequested: true)
   }
 
   private mutating func write(
-    _ type: PacketType, _ payload: RawSpan, _ transactionID: UInt64
+    _ type: PacketType, _ payload: RawSpan, _ transactionID: UInt64, ranges: RawSpan = RawSpan(),
+    completionRequested: Bool = false
   ) throws(RingError) {
-    try producer.write(type, transactionID: transactionID, payload: payload)
+    try producer.write(
+      type, transactionID: transactionID, completionRequested: completionRequested,
+      ranges: ranges, payload: payload)
     capture?.packet(
       channel: request.channel, fromGuest: false, type: type, transactionID: transactionID,
-      ranges: RawSpan(), payload: payload)
+      ranges: ranges, payload: payload)
   }
 
   private func record(_ packet: Packet, in capture: Capture) {
@@ -167,6 +196,9 @@ public struct HostChannel: ~Copyable {
   public mutating func hasRoom(forPayload byteCount: Int) throws(RingError) -> Bool {
     try producer.free() >= Packet.byteCount(payload: byteCount)
   }
+
+  /// Bytes that packets may take now, descriptors and trailers included (`Packet.byteCount`).
+  public mutating func freeByteCount() throws(RingError) -> Int { try producer.free() }
 
   /// Asks for a signal at the next packet, or when there is room for an answer again. Returns
   /// true when there is something to do already.

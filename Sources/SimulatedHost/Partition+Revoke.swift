@@ -10,9 +10,14 @@ extension Partition {
   /// relid of its own, for this guest only.
   func offerSubchannels(of primary: ChannelID, count: UInt16) {
     guard let index = deviceOf[primary], let device = host.devices[index], count > 0,
-      channels[primary] != nil, !revoking.contains(primary),
-      !primaries.values.contains(primary)
+      channels[primary] != nil, !revoking.contains(primary)
     else { return }
+    let old = primaries.filter { $0.value == primary }.keys
+    guard old.isEmpty else {
+      // A guest that opens again at once asks while the subchannels of the last time still go.
+      if revoking.isSuperset(of: old) { wantedSubchannels[primary] = count }
+      return
+    }
     for number in 1...count {
       var offer = device.vsp.offer
       offer.subchannelIndex = number
@@ -29,6 +34,7 @@ extension Partition {
 
   /// The guest has closed a primary channel.
   func revokeSubchannels(of primary: ChannelID) {
+    wantedSubchannels[primary] = nil
     for (id, other) in primaries where other == primary { beginRevoke(id) }
     finishRevokes()
   }
@@ -60,9 +66,16 @@ extension Partition {
 
   private func finishRevoke(_ id: ChannelID) {
     revoking.remove(id)
-    primaries[id] = nil
+    let primary = primaries.removeValue(forKey: id)
+    // The server answers for what is on its way.
+    leaving = leaving.filter { $0.value.channel != id }
     do throws(ControlError) { perform(try server.revoke(id)) } catch {
       logger.debug("device can't be revoked: \(error)")
     }
+    wantedSubchannels[id] = nil
+    guard let primary, !primaries.values.contains(primary),
+      let count = wantedSubchannels.removeValue(forKey: primary)
+    else { return }
+    offerSubchannels(of: primary, count: count)
   }
 }

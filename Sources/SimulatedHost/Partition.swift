@@ -17,17 +17,22 @@ final class Partition: @unchecked Sendable {
   unowned let host: HostCore
   private let socket: PacketSocket
   let logger: Logger
-  private var memory: GuestMemory?
+  private(set) var memory: GuestMemory?
   private var isolation = MachineIsolation.none
   private var synICs: [GuestSynIC] = []
   var server: ControlServer
   private var doorbells: [UInt32: DoorbellBox] = [:]
+  let gpadls = GPADLTable()
+  /// GPADLs that the guest wants back while a device uses them.
+  var leaving: [GPADLID: GPADLEntry] = [:]
   var channels: [ChannelID: OpenedChannel] = [:]
   /// Channels whose device goes as soon as it has let go of the guest's memory.
   var revoking: Set<ChannelID> = []
   var deviceOf: [ChannelID: Int] = [:]
   /// The primary channel of each subchannel.
   var primaries: [ChannelID: ChannelID] = [:]
+  /// Subchannels to offer when those of the last time are gone.
+  var wantedSubchannels: [ChannelID: UInt16] = [:]
   private var isGone = false
   static let maximumDoorbells = 4096
 
@@ -201,18 +206,21 @@ final class Partition: @unchecked Sendable {
         logger.info(
           "guest speaks \(connection.version)",
           metadata: ["confidential": "\(connection.isConfidential)"])
-      case .disconnected: logger.info("guest disconnected")
+      case .disconnected:
+        forgetGPADLs()
+        logger.info("guest disconnected")
       case .monitorPagesChanged: break
       case .open(let request): open(request)
       case .close(let channel): close(channel)
       case .createGPADL(let channel, let gpadl): checkGPADL(channel, gpadl)
-      case .tearDownGPADL(_, let gpadl): perform(server.gpadlTornDown(gpadl))
+      case .tearDownGPADL(_, let gpadl): tearDownGPADL(gpadl)
       case .modify(let channel, _):
         // Interrupts of any processor are the guest's affair; the flag is what counts here.
         perform(server.modifyCompleted(channel, .success))
       case .released(let channel):
         deviceOf[channel] = nil
         primaries[channel] = nil
+        forgetGPADLs(of: channel)
       case .refused(let error):
         host.countRefusal()
         logger.warning("refused: \(error)")
@@ -224,32 +232,6 @@ final class Partition: @unchecked Sendable {
     host.configuration.capture?.message(message.array, fromGuest: false)
     guard processor < synICs.count, synICs[Int(processor)].post(message) else {
       return leave("does not take its messages")
-    }
-  }
-
-  /// A GPADL is accepted when each of its pages may be seen.
-  private func checkGPADL(_ channel: ChannelID, _ gpadl: GPADLID) {
-    var status = ControlStatus.success
-    let views = views(of: channel)
-    if let memory, let ranges = server.gpadlBeingCreated(gpadl, of: channel) {
-      for range in ranges {
-        for page in range.gpns where !views.contains(where: { memory.contains(page, in: $0) }) {
-          status = .unsuccessful
-        }
-      }
-    }
-    perform(server.gpadlCompleted(gpadl, status))
-  }
-
-  /// The memory that GPADLs of a channel may lie in: its ring's, and its external data's.
-  private func views(of channel: ChannelID) -> [GuestMemoryView] {
-    guard server.connection?.isConfidential == true, let index = deviceOf[channel],
-      let device = host.devices[index]
-    else { return [.hostVisible] }
-    switch device.vsp.offer.flags.confidentiality {
-    case .ringAndExternalMemory: return [.encrypted]
-    case .ring: return [.encrypted, .hostVisible]
-    case .hostVisible, nil: return [.hostVisible]
     }
   }
 
@@ -297,7 +279,8 @@ final class Partition: @unchecked Sendable {
       let channel: HostChannel
       do throws(RingError) {
         channel = try HostChannel(
-          request, memory: memory, synIC: synICs[Int(request.targetVP)], state: state,
+          request, memory: memory, gpadls: gpadls, synIC: synICs[Int(request.targetVP)],
+          state: state,
           faults: ChannelFaults(device.faults), capture: host.configuration.capture,
           guest: number, subchannelIndex: subchannel)
       } catch {

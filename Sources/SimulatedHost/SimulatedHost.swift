@@ -35,6 +35,8 @@ public final class SimulatedHost: Sendable {
   private let core: HostCore
   private let listener: Listener
   public let path: String
+  /// Those that it was made with, in their order.
+  public let devices: [DeviceID]
 
   private final class Listener: Sendable {
     let socket: PacketListener
@@ -53,7 +55,9 @@ public final class SimulatedHost: Sendable {
     self.path = path
     core = try HostCore(configuration)
     let (core, listener) = (core, listener)
-    for device in devices { _ = core.add(HostDevice(vsp: device.vsp, faults: device.faults)) }
+    self.devices = devices.map { [core] in
+      DeviceID(index: core.add(HostDevice(vsp: $0.vsp, faults: $0.faults)))
+    }
     core.control.watch(listener.socket.owned.rawValue) {
       do throws(Errno) {
         while let socket = try listener.socket.accept() { core.add(socket) }

@@ -173,6 +173,29 @@ final class UIODevice: DeviceTransport {
     return pages.pages(isScrubbed: false)
   }
 
+  /// The kernel made both buffers with their GPADLs when it took the device, and keeps them as long as it
+  /// has it.
+  func share(
+    _ use: SharedMemoryUse, _ memory: MemoryVisibility, byteCount: Int
+  ) async throws(TransportError) -> SharedPages {
+    guard !machine.isIsolated else {
+      throw .unusable(
+        reason: "the kernel maps a network device's buffers with the wrong encryption")
+    }
+    guard let node = openNode.withLock({ $0 }),
+      let found = try? VMBusInventory().device(record.instance), let nodeFacts = found.nodes.first,
+      let layout = try? UIOLayout(nodeFacts.maps)
+    else { throw .rescinded }
+    guard let buffer = use == .receive ? layout.receiveBuffer : layout.sendBuffer else {
+      throw .noSharedMemory(use)
+    }
+    let file = try UIOFile.open(node)
+    let mapping = UIOSharedMemory(
+      try UIOFile.map(file, node, buffer.map, buffer.byteCount))
+    life.keep(mapping)
+    return mapping.pages(buffer.gpadl)
+  }
+
   var endReason: ChannelEnd? { life.reason }
 
   func ended() async -> ChannelEnd { await life.ended() }

@@ -70,7 +70,7 @@ enum UIOFile {
   }
 
   /// Map N of a UIO device lies at N pages.
-  private static func map(
+  static func map(
     _ file: borrowing DeviceFile, _ node: String, _ index: Int, _ byteCount: Int
   ) throws(TransportError) -> MappedMemory {
     do throws(Errno) {

@@ -28,6 +28,12 @@ public protocol DeviceTransport: AnyObject, Sendable {
   /// Zeroed memory that the device may be given. It stays until the device is closed.
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages
 
+  /// Zeroed memory with a GPADL of the primary channel, which is open. It is torn down when that channel
+  /// is closed.
+  func share(
+    _ use: SharedMemoryUse, _ memory: MemoryVisibility, byteCount: Int
+  ) async throws(TransportError) -> SharedPages
+
   /// How the device ended, or nil while it has not.
   var endReason: ChannelEnd? { get }
 
@@ -45,6 +51,10 @@ extension DeviceTransport {
   public func openSubchannel(
     _ index: UInt16, _ parameters: ChannelParameters, worker: Worker
   ) async throws(TransportError) -> RawChannel { throw .noSubchannels }
+
+  public func share(
+    _ use: SharedMemoryUse, _ memory: MemoryVisibility, byteCount: Int
+  ) async throws(TransportError) -> SharedPages { throw .noSharedMemory(use) }
 }
 
 /// What stands in the way of opening a device, in plain words.
@@ -249,6 +259,8 @@ public enum TransportError: Error, Equatable, Sendable, CustomStringConvertible 
   case subchannelDiffers(Confidentiality)
   /// The device has no subchannels here.
   case noSubchannels
+  /// The device can't be given memory for that here.
+  case noSharedMemory(SharedMemoryUse)
   /// Another process has the device.
   case inUse(path: String)
   /// The system refused; `need` says what this process lacks.
@@ -278,6 +290,7 @@ public enum TransportError: Error, Equatable, Sendable, CustomStringConvertible 
     case .subchannelDiffers(let found):
       "a subchannel was offered with other memory (\(found)) than its primary channel"
     case .noSubchannels: "the device has no subchannels"
+    case .noSharedMemory(let use): "the device has no \(use.rawValue) buffer"
     case .inUse(let path): "\(path) is in use by another process"
     case .notPermitted(let path, let need): "\(path): permission denied; \(need)"
     case .confidentialityUnknown(let reason):

@@ -5,6 +5,7 @@ import Logging
 import Platform
 import ProgramSupport
 import SimulatedHost
+import Synchronization
 import SystemPackage
 import VMBus
 
@@ -15,7 +16,7 @@ struct HostProgram: ParsableCommand {
     abstract: "A simulated Hyper-V host: serves VMBus devices to guests on this machine.",
     discussion: """
       Guests are driver programs (vsc-storage --host PATH) that join over the socket. Each disk is
-      a device of its own, and so is dynamic memory. The host runs until SIGINT or SIGTERM.
+      a device of its own, and so are each network interface and dynamic memory. The host runs until SIGINT or SIGTERM.
       """,
     version: projectVersion)
 
@@ -27,6 +28,12 @@ struct HostProgram: ParsableCommand {
       "A raw image to serve, sparse or not, or memory:SIZE. Options: ro, block=512|4096, physical=4096 (512e), controller=N and lun=N (by default each disk has a controller of its own), memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is).",
       valueName: "file[,option...]"))
   var disk: [DiskArgument] = []
+
+  @Option(
+    help: ArgumentHelp(
+      "A network device: \(NICArgument.syntax). Options: mac=ADDRESS (the first guest's), mtu=68...9000, queues=1...64, speed=MBITS, version=6.1|6.0|5.0|4.0|3.2|0.2 (the newest that is spoken), memory=ring|all as for disks.",
+      valueName: "kind[,option...]"))
+  var nic: [NICArgument] = []
 
   @Option(
     help: ArgumentHelp(
@@ -58,13 +65,19 @@ struct HostProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "A fault of a network device, NIC:FAULT, NIC from 0: \(NICFaultArgument.syntax). Or of its completions, as for disks.",
+      valueName: "fault"))
+  var nicFault: [NICFaultArgument] = []
+
+  @Option(
+    help: ArgumentHelp(
       "Subchannels that each guest may ask for, of each disk's controller; by default one for each further thread.",
       valueName: "count"))
   var subchannels: Int?
 
   @Option(
     help: ArgumentHelp(
-      "A named pipe to make, whose lines are commands: \(Controllers.commands).",
+      "A named pipe to make, whose lines are commands: \(Controllers.commands), \(NetworkDevices.commands).",
       valueName: "path"))
   var control: String?
 
@@ -82,6 +95,9 @@ struct HostProgram: ParsableCommand {
     }
     for fault in fault where !disk.indices.contains(fault.disk) {
       throw ValidationError("--fault: there is no disk \(fault.disk).")
+    }
+    for fault in nicFault where !nic.indices.contains(fault.device) {
+      throw ValidationError("--nic-fault: there is no network device \(fault.device).")
     }
   }
 
@@ -105,6 +121,9 @@ struct HostProgram: ParsableCommand {
     var devices: [(vsp: any VSP, faults: [FaultPlan])] = controllers.devices.map {
       ($0.vsp, $0.faults)
     }
+    let networks = try NetworkDevices(nic, faults: nicFault, logger: logger)
+    let firstNIC = devices.count
+    devices += networks.devices.map { ($0.vsp, $0.faults) }
     if let balloon {
       let device = BalloonVSP(
         instance: "5d15c000-0000-4000-8000-0000000b0001", pages: UInt64(balloon) * 256,
@@ -125,7 +144,14 @@ struct HostProgram: ParsableCommand {
     var pipe: ControlPipe?
     if let control {
       do throws(Errno) {
-        pipe = try ControlPipe(path: control) { controllers.execute($0) }
+        let nics = NICOffers(host, networks, first: firstNIC)
+        pipe = try ControlPipe(path: control) { [logger] line in
+          if line.hasPrefix("nic ") {
+            nics.execute(String(line.dropFirst(4)), logger)
+          } else {
+            controllers.execute(line)
+          }
+        }
       } catch {
         host.stop()
         throw ProgramFailure(.cannotCreate, "\(control): \(error)")
@@ -140,6 +166,43 @@ struct HostProgram: ParsableCommand {
     let cpus: [Int?] = cpu?.numbers ?? Array(repeating: nil, count: workers)
     return cpus.enumerated().map { index, cpu in
       Worker.Configuration(name: "vsp-\(index)", cpu: cpu, spinRounds: spin)
+    }
+  }
+}
+
+/// Which of the host's devices the network devices are, as they come and go.
+private final class NICOffers: Sendable {
+  private let host: SimulatedHost
+  private let networks: NetworkDevices
+  private let offered: Lock<[Int: SimulatedHost.DeviceID]>
+
+  init(_ host: SimulatedHost, _ networks: NetworkDevices, first: Int) {
+    self.host = host
+    self.networks = networks
+    var offered: [Int: SimulatedHost.DeviceID] = [:]
+    for index in networks.devices.indices { offered[index] = host.devices[first + index] }
+    self.offered = Lock(offered)
+  }
+
+  func execute(_ line: String, _ logger: Logger) {
+    do {
+      try networks.execute(line, rescind: rescind, offer: offer)
+      logger.info("done: nic \(line)")
+    } catch {
+      logger.error("nic \(line): \(error)")
+    }
+  }
+
+  private func rescind(_ index: Int) {
+    guard let device = offered.withLock({ $0.removeValue(forKey: index) }) else { return }
+    host.revoke(device)
+  }
+
+  private func offer(_ index: Int) {
+    let (host, device) = (host, networks.devices[index])
+    offered.withLock { offered in
+      guard offered[index] == nil else { return }
+      offered[index] = host.add(device.vsp, faults: device.faults)
     }
   }
 }

@@ -34,6 +34,7 @@ struct DeviceReport: Sendable {
     switch deviceClass {
     case .scsi: "vsc-storage"
     case .balloon: "vsc-balloon"
+    case .network: "vsc-network"
     default: nil
     }
   }

@@ -15,6 +15,8 @@ final class HeapDevice: DeviceTransport {
   private let monitorPage = HeapRingMemory(dataByteCount: 4096)
   private let doorbell: Doorbell
   private let confidentiality: Confidentiality
+  private let receiveBuffer = HeapPages(byteCount: 1 << 20)
+  private let sendBuffer = HeapPages(byteCount: 1 << 20)
 
   /// How the host is signalled: as a simulated host is, or as on a real machine.
   enum Signal {
@@ -63,6 +65,20 @@ final class HeapDevice: DeviceTransport {
       start: owner.start, byteCount: byteCount, pageNumbers: owner.numbers,
       isScrubbed: memory == .hostVisible,
       owner: owner)
+  }
+
+  func share(
+    _ use: SharedMemoryUse, _ memory: MemoryVisibility, byteCount: Int
+  ) async throws(TransportError) -> SharedPages {
+    guard byteCount == 1 << 20, let start = unsafe sharedMemory(use) else {
+      throw .outOfMemory(memory, byteCount: byteCount)
+    }
+    return unsafe SharedPages(start: start, byteCount: byteCount, gpadl: 1, owner: self)
+  }
+
+  /// Where a buffer lies that both ends know; this device keeps it.
+  func sharedMemory(_ use: SharedMemoryUse) -> UnsafeMutableRawPointer? {
+    unsafe use == .receive ? receiveBuffer.start : sendBuffer.start
   }
 
   func ended() async -> ChannelEnd { .closed }

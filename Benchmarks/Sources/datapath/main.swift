@@ -15,6 +15,8 @@ let paths: [(name: String, run: (Int) throws -> Void)] = [
   ("storage-256x4", runStorage256x4),
   ("storage-uio", runStorageUIO),
   ("storage-monitor", runStorageMonitor),
+  ("network-receive", runNetworkReceive),
+  ("network-send", runNetworkSend),
   ("bounce", runBounce), ("broken-ring", runBrokenRing),
 ]
 

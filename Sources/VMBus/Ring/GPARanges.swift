@@ -82,6 +82,12 @@ public struct GPARangePages: ~Escapable {
     self.pages = pages
   }
 
+  /// The page numbers that are left, 8 bytes each, little-endian.
+  @inlinable public var pageNumbers: RawSpan {
+    @_lifetime(copy self)
+    get { pages.rest }
+  }
+
   /// The next page number. It is the peer's word: look it up in a table of what may be seen.
   @inlinable
   public mutating func nextPage() throws(WireError) -> GPN { try pages.read(UInt64.self) }

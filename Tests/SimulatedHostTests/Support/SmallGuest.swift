@@ -27,7 +27,7 @@ final class SmallGuest {
   private(set) var refused: [ControlError] = []
 
   static let firstPage: GPN = 0x100
-  static let pageCount = 512
+  static let pageCount = 1024
 
   init(_ host: SimulatedHost) throws {
     link = try RawGuest(host)
@@ -142,6 +142,31 @@ final class SmallGuest {
     return try SmallChannel(self, id, gpadl, pages, EventDescriptor(event))
   }
 
+  /// Describes some of its memory for a channel, as buffers are.
+  func describe(_ pages: Range<Int>, of id: ChannelID) throws -> GPADLID {
+    let (gpadl, actions) = try control.createGPADL(
+      id,
+      ranges: [
+        GPADLRange(
+          byteCount: UInt32(pages.count * 4096), byteOffset: 0, gpns: numbers(pages))
+      ])
+    try perform(actions)
+    try wait("has a GPADL") { $0.control.gpadls[gpadl]?.phase == .created }
+    return gpadl
+  }
+
+  /// Asks for described memory back, and does not wait for it.
+  func tearDown(_ gpadl: GPADLID) throws { try perform(control.tearDownGPADL(gpadl)) }
+
+  /// Whether the host has given it back.
+  func hasBack(_ gpadl: GPADLID) throws -> Bool {
+    try takeMessages()
+    return tornDown.contains(gpadl)
+  }
+
+  /// Asks the host to close a channel, and waits for nothing.
+  func beginClose(_ id: ChannelID) throws { try perform(control.close(id)) }
+
   /// Closes a channel, and waits until its ring is the guest's alone.
   func close(_ channel: borrowing SmallChannel) throws {
     let gpadl = channel.gpadl
@@ -152,6 +177,15 @@ final class SmallGuest {
 
   /// Says that a rescinded channel is forgotten.
   func release(_ id: ChannelID) throws { try perform(control.release(id)) }
+}
+
+/// A packet of the host.
+struct SmallPacket: Equatable {
+  var type: PacketType
+  var id: UInt64
+  var completionRequested: Bool
+  var ranges: [UInt8]
+  var payload: [UInt8]
 }
 
 /// An open channel of a small guest.
@@ -204,6 +238,33 @@ struct SmallChannel: ~Copyable {
     return id
   }
 
+  /// Sends a packet as it is.
+  mutating func send(
+    _ type: PacketType, id: UInt64, ranges: [UInt8] = [], _ payload: [UInt8],
+    completionRequested: Bool = true
+  ) throws {
+    try producer.write(
+      type, transactionID: id, completionRequested: completionRequested,
+      ranges: unsafe ranges.span.bytes, payload: unsafe payload.span.bytes)
+    if producer.commit() { doorbell.signal() }
+  }
+
+  /// The next packet with what lies before its payload.
+  mutating func receiveWhole(milliseconds: Int = 10_000) throws -> SmallPacket? {
+    for _ in 0...milliseconds {
+      if let packet = try consumer.receive(into: &buffer) {
+        let payload = unsafe buffer.payload(of: packet).withUnsafeBytes { unsafe [UInt8]($0) }
+        let ranges = unsafe buffer.ranges(of: packet).withUnsafeBytes { unsafe [UInt8]($0) }
+        if consumer.commit() { doorbell.signal() }
+        return SmallPacket(
+          type: packet.type, id: packet.transactionID,
+          completionRequested: packet.completionRequested, ranges: ranges, payload: payload)
+      }
+      vmbus_sleep_milliseconds(1)
+    }
+    return nil
+  }
+
   /// The next packet of the host, or nil if none comes.
   mutating func receive(
     milliseconds: Int = 10_000
@@ -226,11 +287,5 @@ struct SmallChannel: ~Copyable {
       throw SmallGuest.Failed(reason: "no completion")
     }
     return answer.payload
-  }
-}
-
-extension [UInt8] {
-  mutating func append<T: FixedWidthInteger>(little value: T) {
-    for index in 0..<T.bitWidth / 8 { append(UInt8(truncatingIfNeeded: value >> (8 * index))) }
   }
 }

@@ -1,21 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CLinux
-import DriverProgram
-import Platform
 
 /// A line on a terminal's standard error that tells how far a long job is; nothing elsewhere.
-struct Progress {
+public struct Progress {
   private let isTerminal = isatty(2) == 1
-  private let start = MonotonicClock.now()
+  private let start = vmbus_now()
   private var next: UInt64
   private var isShown = false
 
-  init() { next = start + 1_000_000_000 }
+  public init() { next = start + 1_000_000_000 }
 
   /// Shows the text when a second has gone since the last time.
-  mutating func show(_ text: (_ seconds: Double) -> String) {
-    let now = MonotonicClock.now()
+  public mutating func show(_ text: (_ seconds: Double) -> String) {
+    let now = vmbus_now()
     guard isTerminal, now >= next else { return }
     next = now + 1_000_000_000
     isShown = true
@@ -23,7 +21,7 @@ struct Progress {
   }
 
   /// Takes the line away.
-  mutating func clear() {
+  public mutating func clear() {
     if isShown { write("\r\u{1B}[K") }
     isShown = false
   }

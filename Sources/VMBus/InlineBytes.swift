@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import VMBus
-
 extension WireLayout {
   /// Writes `byteCount` bytes at `offset` of an array in place, which has room for them.
   @inlinable

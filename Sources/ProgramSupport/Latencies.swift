@@ -3,44 +3,49 @@
 /// Counts durations in buckets whose width is at most 1/64 of their value, in memory of its own:
 /// recording allocates nothing.
 @safe
-struct Latencies: ~Copyable {
-  private static let subBuckets = 64
+public struct Latencies: ~Copyable {
+  @usableFromInline static let subBuckets = 64
   private static let bucketCount = 64 * (64 - 5)
 
-  private let buckets: UnsafeMutablePointer<UInt64>
-  private(set) var count: UInt64 = 0
-  private var sum: UInt64 = 0
-  private(set) var minimum = UInt64.max
-  private(set) var maximum: UInt64 = 0
+  @usableFromInline let buckets: UnsafeMutablePointer<UInt64>
+  @inlinable public var count: UInt64 { counted }
+  @inlinable public var minimum: UInt64 { minimumSeen }
+  @inlinable public var maximum: UInt64 { maximumSeen }
+  @usableFromInline var counted: UInt64 = 0
+  @usableFromInline var sum: UInt64 = 0
+  @usableFromInline var minimumSeen = UInt64.max
+  @usableFromInline var maximumSeen: UInt64 = 0
 
-  init() {
+  public init() {
     unsafe buckets = .allocate(capacity: Self.bucketCount)
     unsafe buckets.initialize(repeating: 0, count: Self.bucketCount)
   }
 
+  @inlinable
   deinit { unsafe buckets.deallocate() }
 
   /// What was counted, for another thread.
-  struct Record: Sendable {
+  public struct Record: Sendable {
     fileprivate var buckets: [UInt64]
     fileprivate var count, sum, minimum, maximum: UInt64
   }
 
-  var record: Record {
+  public var record: Record {
     Record(
       buckets: (0..<Self.bucketCount).map { unsafe buckets[$0] }, count: count, sum: sum,
       minimum: minimum, maximum: maximum)
   }
 
-  mutating func add(_ record: Record) {
+  public mutating func add(_ record: Record) {
     for (bucket, count) in record.buckets.enumerated() { unsafe buckets[bucket] &+= count }
-    count &+= record.count
+    counted &+= record.count
     sum &+= record.sum
-    minimum = min(minimum, record.minimum)
-    maximum = max(maximum, record.maximum)
+    minimumSeen = min(minimum, record.minimum)
+    maximumSeen = max(maximum, record.maximum)
   }
 
   /// Below 128 each value has its bucket; above, the highest seven bits choose it.
+  @inlinable
   static func bucket(_ value: UInt64) -> Int {
     let shift = max(57 - value.leadingZeroBitCount, 0)
     return shift &* subBuckets &+ Int(truncatingIfNeeded: value >> UInt64(shift))
@@ -54,19 +59,20 @@ struct Latencies: ~Copyable {
     return lowest + (1 << shift) / 2
   }
 
-  mutating func record(_ nanoseconds: UInt64) {
+  @inlinable
+  public mutating func record(_ nanoseconds: UInt64) {
     // Safe: a shift of at most 57 and seven bits stay below the capacity.
     unsafe buckets[Self.bucket(nanoseconds)] &+= 1
-    count &+= 1
+    counted &+= 1
     sum &+= nanoseconds
-    minimum = min(minimum, nanoseconds)
-    maximum = max(maximum, nanoseconds)
+    minimumSeen = min(minimumSeen, nanoseconds)
+    maximumSeen = max(maximumSeen, nanoseconds)
   }
 
-  var mean: Double { count == 0 ? 0 : Double(sum) / Double(count) }
+  public var mean: Double { count == 0 ? 0 : Double(sum) / Double(count) }
 
   /// The duration that this share of all stays within; 0 when nothing was recorded.
-  func percentile(_ share: Double) -> Double {
+  public func percentile(_ share: Double) -> Double {
     let rank = UInt64((Double(count) * share).rounded(.up))
     var seen: UInt64 = 0
     for bucket in 0..<Self.bucketCount {

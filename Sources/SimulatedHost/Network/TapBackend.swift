@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+
+public import NetworkProtocol
+public import PacketIO
+public import Platform
+import Synchronization
+public import SystemPackage
+
+/// Joins a guest to this machine's network stack, through a TAP device with a queue for each channel.
+///
+/// One guest at a time: the device has one cable.
+public final class TapBackend: NetworkBackend {
+  private let device: TapDevice
+  private let pool = AdapterPool()
+  private let isConnected = Atomic<Bool>(false)
+
+  public init(_ device: TapDevice) { self.device = device }
+
+  public func connect(address: MACAddress) throws(Errno) -> NetworkAdapter {
+    guard !isConnected.exchange(true, ordering: .relaxed) else { throw .resourceBusy }
+    let adapter = pool.take(address)
+    offloadsChanged(adapter, coalescesIPv4: false, coalescesIPv6: false)
+    linkChanged(adapter, isUp: true)
+    return adapter
+  }
+
+  public func disconnect(_ adapter: NetworkAdapter) {
+    isConnected.store(false, ordering: .relaxed)
+  }
+
+  public func recycle(_ adapter: NetworkAdapter) { pool.put(adapter) }
+
+  public func linkChanged(_ adapter: NetworkAdapter, isUp: Bool) {
+    // A kernel that can't tell the stack still has a link that carries nothing.
+    try? device.setCarrier(isUp)
+  }
+
+  public func offloadsChanged(
+    _ adapter: NetworkAdapter, coalescesIPv4: Bool, coalescesIPv6: Bool
+  ) {
+    var offloads: TapDevice.Offloads = .checksum
+    if coalescesIPv4 { offloads.insert(.tcpIPv4) }
+    if coalescesIPv6 { offloads.insert(.tcpIPv6) }
+    // Frames of several segments are cut here for a guest that takes none.
+    try? device.setOffloads(offloads)
+  }
+
+  public func open(
+    _ channel: consuming sending NetworkChannel, on worker: Worker
+  ) throws(Errno) {
+    let (adapter, index) = (channel.adapter, channel.queue)
+    let queue = try makeQueue(index)
+    let watched = try makeQueue(index)
+    let inbox = try FrameInbox(adapter, queue: index, on: worker)
+    channel.serve(
+      TapPort(
+        inbox, queue, WatchedTapQueue(watched), adapter.state, index: index, on: worker), on: worker
+    )
+  }
+}
+
+extension TapBackend {
+  private func makeQueue(_ index: Int) throws(Errno) -> TapQueue {
+    do throws(TapError) {
+      try device.addQueues(to: index + 1)
+      return try device.queue(index)
+    } catch {
+      throw .ioError
+    }
+  }
+}
+
+/// A descriptor of a queue for the worker that waits on it: it must outlive the waiting.
+final class WatchedTapQueue: Sendable {
+  let queue: TapQueue
+
+  init(_ queue: consuming TapQueue) { self.queue = queue }
+}
+
+/// One channel's queue of a TAP device, and frames of this guest that other queues have read.
+@safe
+public struct TapPort: NetworkPort, ~Copyable {
+  private var inbox: FrameInbox
+  private var queue: TapQueue
+  private let watched: WatchedTapQueue
+  private let worker: Worker
+  private let state: AdapterState
+  private let index: Int
+  private let buffer: FrameScratch
+  private let tagger = FrameTagger()
+  /// The frame in the buffer, and where it begins there.
+  private var pending: FrameInfo?
+  private var pendingOffset = 0
+  private var isFromInbox = false
+
+  init(
+    _ inbox: consuming FrameInbox, _ queue: consuming TapQueue, _ watched: WatchedTapQueue,
+    _ state: AdapterState, index: Int, on worker: Worker
+  ) {
+    self.inbox = inbox
+    self.queue = queue
+    self.watched = watched
+    self.worker = worker
+    self.state = state
+    self.index = index
+    // Larger than any frame, so that one that is cut off is seen.
+    buffer = FrameScratch(byteCount: TapQueue.maximumFrameByteCount + 64)
+    // Level-triggered: it wakes as long as there are frames, which polls read.
+    worker.watch(watched.queue.rawValue) { _ = watched }
+  }
+
+  deinit { worker.unwatch(watched.queue.rawValue) }
+
+  public mutating func send(_ frame: RawSpan, _ info: FrameInfo) {
+    guard let vlan = info.vlan else {
+      _ = queue.write(frame, info.offload)
+      return
+    }
+    var offload = info.offload
+    let count = tagger.insert(vlan, frame, &offload)
+    // Safe: so many bytes were just written there.
+    _ = queue.write(unsafe RawSpan(_unsafeStart: tagger.memory.start, byteCount: count), offload)
+  }
+
+  public mutating func next() -> FrameInfo? {
+    if let info = inbox.queue.next() {
+      isFromInbox = true
+      return info
+    }
+    isFromInbox = false
+    if pending != nil { return pending }
+    for _ in 0..<64 {
+      var memory = unsafe MutableRawSpan(_unsafeStart: buffer.start, byteCount: buffer.byteCount)
+      switch queue.read(into: &memory) {
+      case .frame(let count, let offload):
+        if take(count, offload) { return pending }
+      case .none, .ended: return nil
+      case .dropped: continue
+      }
+    }
+    return nil
+  }
+
+  /// Keeps the frame that was read if it is for this channel; hands it on if it is for another.
+  private mutating func take(_ count: Int, _ offload: FrameOffload) -> Bool {
+    guard count >= 14 else { return false }
+    var info = FrameInfo(byteCount: count, offload: offload)
+    pendingOffset = FrameTagger.strip(buffer, &info)
+    let frame = unsafe RawSpan(
+      _unsafeStart: buffer.start + pendingOffset, byteCount: info.byteCount)
+    guard state.wants(frame) else { return false }
+    let target = state.queue(for: frame, &info)
+    guard target == index else {
+      _ = state.deliver(frame, info, to: target)
+      return false
+    }
+    pending = info
+    return true
+  }
+
+  @_lifetime(&self)
+  public mutating func frame(_ info: FrameInfo) -> MutableRawSpan {
+    if isFromInbox { return inbox.frame(info.byteCount) }
+    let count = min(info.byteCount, buffer.byteCount - pendingOffset)
+    // Safe: within the buffer, which is this value's.
+    return unsafe _overrideLifetime(
+      MutableRawSpan(_unsafeStart: buffer.start + pendingOffset, byteCount: count),
+      mutating: &self)
+  }
+
+  public mutating func release() {
+    if isFromInbox { return inbox.queue.release() }
+    pending = nil
+  }
+
+  public mutating func arm() -> Bool {
+    // Both: what is read here may be another channel's.
+    inbox.queue.arm() || next() != nil
+  }
+  public mutating func disarm() { inbox.queue.disarm() }
+}
+
+/// Puts 802.1Q tags into frames, and takes them out.
+@safe
+struct FrameTagger: ~Copyable {
+  let memory = FrameScratch(byteCount: FrameInfo.maximumByteCount + 64)
+
+  /// Puts a copy of a frame with its tag behind the addresses into `memory`. Returns its bytes.
+  func insert(_ vlan: VLANInfo, _ frame: RawSpan, _ offload: inout FrameOffload) -> Int {
+    let count = min(frame.byteCount, FrameInfo.maximumByteCount)
+    unsafe frame.withUnsafeBytes { bytes in
+      guard count >= 12, let start = bytes.baseAddress else { return }
+      // Safe: the memory has room for 64 bytes more.
+      unsafe memory.start.copyMemory(from: start, byteCount: 12)
+      unsafe memory.start.storeBytes(
+        of: UInt16(0x8100).bigEndian, toByteOffset: 12, as: UInt16.self)
+      unsafe memory.start.storeBytes(of: vlan.tag.bigEndian, toByteOffset: 14, as: UInt16.self)
+      unsafe (memory.start + 16).copyMemory(from: start + 12, byteCount: count - 12)
+    }
+    Self.move(&offload, by: 4)
+    return count + 4
+  }
+
+  /// Takes the tag of a frame at the start of `memory` out. Returns where the frame begins then.
+  static func strip(_ memory: borrowing FrameScratch, _ info: inout FrameInfo) -> Int {
+    guard info.byteCount >= 18 else { return 0 }
+    let type = unsafe UInt16(bigEndian: memory.start.load(fromByteOffset: 12, as: UInt16.self))
+    guard type == 0x8100 else { return 0 }
+    let tag = unsafe UInt16(bigEndian: memory.start.load(fromByteOffset: 14, as: UInt16.self))
+    info.vlan = VLANInfo(tag: tag)
+    info.byteCount -= 4
+    move(&info.offload, by: -4)
+    // The addresses move up to what follows the tag; they overlap.
+    let low = unsafe memory.start.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
+    let high = unsafe memory.start.loadUnaligned(fromByteOffset: 8, as: UInt32.self)
+    unsafe memory.start.storeBytes(of: low, toByteOffset: 4, as: UInt64.self)
+    unsafe memory.start.storeBytes(of: high, toByteOffset: 12, as: UInt32.self)
+    return 4
+  }
+
+  private static func move(_ offload: inout FrameOffload, by count: Int) {
+    if case .partial(let start, let offset) = offload.checksum {
+      offload.checksum = .partial(
+        start: UInt16(truncatingIfNeeded: Int(start) &+ count), offset: offset)
+    }
+    if let headers = offload.segmentation?.headerByteCount, headers > 0 {
+      offload.segmentation?.headerByteCount = UInt16(truncatingIfNeeded: Int(headers) &+ count)
+    }
+  }
+}

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import NetworkProtocol
+import PacketIO
+import ProgramSupport
+import SimulatedHost
+import SystemPackage
+import VMBus
+
+/// `KIND[,option...]`: a network device and what it is joined to.
+struct NICArgument: ExpressibleByArgument {
+  enum Kind: Equatable {
+    /// All devices with one name share a switch.
+    case hub(String)
+    case loopback
+    case generator(byteCount: Int)
+    case sink
+    case tap(String)
+    case capture(String)
+  }
+
+  let kind: Kind
+  var address: MACAddress?
+  var configuration = NetworkConfiguration()
+  var flags: OfferFlags = []
+
+  static let syntax = """
+    switch[=NAME] (all of one name are one switch, between the guests), loopback, generator[=BYTES] \
+    (frames as fast as guests take them, 64 bytes by default), sink (drops), tap=NAME (a TAP device \
+    of this machine), or pcap=FILE (what guests send)
+    """
+
+  init?(argument: String) {
+    let parts = argument.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
+    guard let first = parts.first, let kind = Kind(first) else { return nil }
+    self.kind = kind
+    for option in parts.dropFirst() {
+      let pair = option.split(separator: "=", maxSplits: 1).map(String.init)
+      guard pair.count == 2, set(pair[0], pair[1]) else { return nil }
+    }
+  }
+
+  private mutating func set(_ key: String, _ value: String) -> Bool {
+    switch key {
+    case "mac":
+      guard let address = MACAddress(value), !address.isGroup else { return false }
+      self.address = address
+    case "mtu":
+      guard let mtu = Int(value), NetworkConfiguration.mtuRange ~= mtu else { return false }
+      configuration.mtu = mtu
+    case "queues":
+      guard let count = Int(value), 1...NetworkConfiguration.maximumQueueCount ~= count else {
+        return false
+      }
+      configuration.maximumQueues = count
+    case "speed":
+      // In Mbit/s; the wire's unit is 100 bits per second.
+      guard let speed = UInt64(value), 1...400_000 ~= speed else { return false }
+      configuration.linkSpeed = speed * 10_000
+    case "version":
+      guard let version = NVSPVersion.newestFirst.first(where: { $0.description == value }) else {
+        return false
+      }
+      configuration.newestVersion = version
+    case "memory" where value == "ring": flags = .confidentialRingBuffer
+    case "memory" where value == "all": flags = .confidential
+    default: return false
+    }
+    return true
+  }
+
+  /// The nth network device, the same each time.
+  static func instance(_ index: Int) -> GUID {
+    var guid: GUID = "5d15c000-0000-4000-8000-0000000e0000"
+    guid.wireBytes[14] = UInt8(truncatingIfNeeded: index >> 8)
+    guid.wireBytes[15] = UInt8(truncatingIfNeeded: index)
+    return guid
+  }
+
+  /// The address of the first guest; 16 guests of a device have addresses behind each other.
+  static func address(_ index: Int) -> MACAddress {
+    var address = MACAddress()
+    for (place, byte) in [0x00, 0x15, 0x5D, 0xC0, index & 0xFF, 0x01].enumerated() {
+      address.rawValue |= UInt64(byte) << UInt64(8 * place)
+    }
+    return address
+  }
+}
+
+extension NICArgument.Kind {
+  init?(_ text: String) {
+    let pair = text.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+      .map(String.init)
+    let value = pair.count == 2 ? pair[1] : nil
+    switch (pair[0], value) {
+    case ("switch", nil): self = .hub("")
+    case ("switch", let name?) where !name.isEmpty: self = .hub(name)
+    case ("loopback", nil): self = .loopback
+    case ("generator", nil): self = .generator(byteCount: 64)
+    case ("generator", let text?):
+      guard let count = Int(text), 60...FrameInfo.maximumByteCount ~= count else { return nil }
+      self = .generator(byteCount: count)
+    case ("sink", nil): self = .sink
+    case ("tap", let name?) where !name.isEmpty: self = .tap(name)
+    case ("pcap", let file?) where !file.isEmpty: self = .capture(file)
+    default: return nil
+    }
+  }
+}

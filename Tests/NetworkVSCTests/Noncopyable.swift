@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Testing
+
+// The macros of the testing library copy what they look at; these are for values that can't be.
+
+func expectNone<Value: ~Copyable>(
+  _ value: borrowing Value?, sourceLocation: SourceLocation = #_sourceLocation
+) {
+  switch value {
+  case .none: break
+  case .some: Issue.record("there is a value", sourceLocation: sourceLocation)
+  }
+}
+
+func expectSome<Value: ~Copyable>(
+  _ value: borrowing Value?, sourceLocation: SourceLocation = #_sourceLocation
+) {
+  switch value {
+  case .some: break
+  case .none: Issue.record("there is no value", sourceLocation: sourceLocation)
+  }
+}
+
+struct NoValue: Error {}
+
+func unwrap<Value: ~Copyable>(_ value: consuming Value?) throws -> Value {
+  switch consume value {
+  case .some(let value): return value
+  case .none: throw NoValue()
+  }
+}
