@@ -95,11 +95,17 @@ struct NetVSPServer<Port: NetworkPort & ~Copyable>: Pollable, ~Copyable {
 
   private mutating func takePackets(_ budget: Int) throws -> Int {
     var work = 0
+    waitsForRoom = false
+    var room = try channel.freeByteCount()
     while work < budget {
       // Room for the answer first: a request that was taken is a request that is answered.
-      waitsForRoom = try channel.freeByteCount() < Self.answerRoom
+      if room < Self.answerRoom {
+        room = try channel.freeByteCount()
+        waitsForRoom = room < Self.answerRoom
+      }
       guard !waitsForRoom, let packet = try channel.receive() else { break }
       work &+= 1
+      room &-= Self.answerRoom
       try serve(packet)
     }
     return work
