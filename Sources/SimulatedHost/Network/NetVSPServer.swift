@@ -162,8 +162,11 @@ struct NetVSPServer<Port: NetworkPort & ~Copyable>: Pollable, ~Copyable {
     if waitsForRoom { return channel.arm(untilRoomFor: 4 * Self.answerRoom) }
     let hasPackets = channel.arm()
     // Frames that can't be sent now are no reason to stay awake: the guest's completions wake us.
-    let hasFrames = waitsForBuffers || isExhausted ? false : port.arm()
-    return hasPackets || hasFrames
+    if waitsForBuffers || isExhausted {
+      port.park()
+      return hasPackets
+    }
+    return port.arm() || hasPackets
   }
 
   mutating func disarm() {
