@@ -180,7 +180,8 @@ let package = Package(
       name: "SimulatedBusTests",
       dependencies: [
         "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
-        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus", "VSC", system,
+        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus",
+        "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
