@@ -181,7 +181,7 @@ public struct TapPort: NetworkPort, ~Copyable {
       worker.watch(watched.queue.rawValue) { _ = watched }
     }
     // Both: what is read here may be another channel's.
-    inbox.queue.arm() || next() != nil
+    return inbox.queue.arm() || next() != nil
   }
   public mutating func disarm() { inbox.queue.disarm() }
 
