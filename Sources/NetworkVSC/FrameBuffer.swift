@@ -15,11 +15,16 @@ enum FrameLayout {
 /// the queue that it was taken from; dropping it gives it back.
 public struct FrameBuffer<Memory: Visibility>: ~Copyable {
   @usableFromInline var memory: DMABuffer<Memory>
-  /// Bytes of the frame.
-  public var byteCount = 0
+  @usableFromInline var used = 0
 
   @inlinable
   init(_ memory: consuming DMABuffer<Memory>) { self.memory = memory }
+
+  /// Bytes of the frame, `capacity` at most.
+  @inlinable public var byteCount: Int {
+    get { used }
+    set { used = min(max(newValue, 0), capacity) }
+  }
 
   /// Bytes that a frame may have here.
   @inlinable public var capacity: Int { memory.byteCount &- FrameLayout.headroom }
@@ -30,7 +35,7 @@ public struct FrameBuffer<Memory: Visibility>: ~Copyable {
     @_lifetime(borrow self)
     get {
       memory.bytes.extracting(
-        FrameLayout.headroom..<(FrameLayout.headroom &+ min(max(byteCount, 0), capacity)))
+        FrameLayout.headroom..<(FrameLayout.headroom &+ used))
     }
   }
 
@@ -39,7 +44,7 @@ public struct FrameBuffer<Memory: Visibility>: ~Copyable {
   public mutating func withMutableBytes<Result: ~Copyable, Failure: Error>(
     _ count: Int, _ body: (inout MutableRawSpan) throws(Failure) -> Result
   ) throws(Failure) -> Result {
-    byteCount = min(max(count, 0), capacity)
+    byteCount = count
     return try memory.withMutableBytes(FrameLayout.headroom &+ byteCount) {
       (span: inout MutableRawSpan) throws(Failure) in
       var frame = span._mutatingExtracting(droppingFirst: FrameLayout.headroom)

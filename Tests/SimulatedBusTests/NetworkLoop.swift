@@ -53,7 +53,8 @@ struct PacketLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
     self.queue = queue
     self.user = user
     template = (0..<user.frameByteCount).map { UInt8(truncatingIfNeeded: $0 &* 11 &+ number) }
-    template.replaceSubrange(0..<14, with: [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2, 0, 0, 0, 0, 9, 0x88, 0xB5])
+    template.replaceSubrange(
+      0..<14, with: [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2, 0, 0, 0, 0, 9, 0x88, 0xB5])
   }
 
   mutating func poll(budget: Int) -> Int? {

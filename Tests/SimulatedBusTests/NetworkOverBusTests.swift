@@ -81,11 +81,14 @@ import VSC
     #expect(back && counts.all[0]?.wrong == 0)
     let quiet = try await eventually {
       let all = await interface.statistics()
-      return all.allSatisfy { $0.sendsUnderWay == 0 && $0.buffersOut == 0 && $0.completionsPending == 0 }
+      return all.allSatisfy {
+        $0.sendsUnderWay == 0 && $0.buffersOut == 0 && $0.completionsPending == 0
+      }
     }
     #expect(quiet, "each packet buffer was given back, by both ends")
     let statistics = try #require(await interface.statistics().first)
-    #expect(statistics.sentPackets == 20_000 && statistics.refused == 0 && statistics.malformed == 0)
+    #expect(
+      statistics.sentPackets == 20_000 && statistics.refused == 0 && statistics.malformed == 0)
     #expect(statistics.channel.unknownCompletions == 0)
     #expect(statistics.sections < statistics.sentPackets, "several frames to a section")
     await interface.close()
@@ -112,7 +115,9 @@ import VSC
     #expect(quiet)
     let statistics = await interface.statistics()
     #expect(statistics.count == 2)
-    for queue in statistics { #expect(queue.malformed == 0, "\(String(describing: queue.lastFault))") }
+    for queue in statistics {
+      #expect(queue.malformed == 0, "\(String(describing: queue.lastFault))")
+    }
     await interface.close()
     await bed.close()
   }
@@ -121,7 +126,8 @@ import VSC
     let bed = try await Bed(GeneratorBackend.sink, queues: 2)
     let counts = LoopCounts()
     let interface = try await NetworkVSC.open(
-      bed.device(), smallNetwork(), user: LoopUser(counts: counts, sends: 50_000, frameByteCount: 60)
+      bed.device(), smallNetwork(),
+      user: LoopUser(counts: counts, sends: 50_000, frameByteCount: 60)
     )
     let sent = try await eventually {
       await interface.statistics().allSatisfy {
@@ -142,7 +148,8 @@ import VSC
     let device = try await NetworkDevice.open(bed.device(), smallNetwork(mtu: 9000))
     for count in [60, 1514, 6100, 6144, 9014] {
       var frame = (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 13) }
-      frame.replaceSubrange(0..<14, with: [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2, 0, 0, 0, 0, 9, 0x88, 0xB5])
+      frame.replaceSubrange(
+        0..<14, with: [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 2, 0, 0, 0, 0, 9, 0x88, 0xB5])
       try await device.send(frame)
       let back = await device.receive()
       #expect(back?.bytes == frame)

@@ -21,8 +21,8 @@ public final class CaptureBackend: NetworkBackend {
     _ channel: consuming sending NetworkChannel, on worker: Worker
   ) throws(Errno) {
     let (adapter, queue) = (channel.adapter, channel.queue)
-    _ = try adapter.openQueue(queue)
-    channel.serve(CapturePort(adapter, capture, queue: queue), on: worker)
+    let opening = try adapter.openQueue(queue).opening
+    channel.serve(CapturePort(adapter, capture, queue: queue, opening: opening), on: worker)
   }
 }
 
@@ -31,18 +31,20 @@ public struct CapturePort: NetworkPort, ~Copyable {
   private let adapter: NetworkAdapter
   private let capture: FrameCapture
   private let queue: Int
+  private let opening: Int
   private let tagger = FrameTagger()
   /// Frames that the file has not.
   public private(set) var failures: UInt64 = 0
 
-  init(_ adapter: NetworkAdapter, _ capture: FrameCapture, queue: Int) {
+  init(_ adapter: NetworkAdapter, _ capture: FrameCapture, queue: Int, opening: Int) {
     self.adapter = adapter
     self.capture = capture
     self.queue = queue
+    self.opening = opening
   }
 
   deinit {
-    adapter.closeQueue(queue)
+    adapter.closeQueue(queue, opening: opening)
     try? capture.flush()
   }
 

@@ -10,10 +10,12 @@ struct FrameInbox: ~Copyable {
   private let owner: FrameQueueOwner
   private let adapter: NetworkAdapter
   private let index: Int
+  private let opening: Int
   private let worker: Worker
 
   init(_ adapter: NetworkAdapter, queue index: Int, on worker: Worker) throws(Errno) {
-    let owner = try adapter.openQueue(index)
+    let (owner, opening) = try adapter.openQueue(index)
+    self.opening = opening
     queue = owner.queue
     self.owner = owner
     self.adapter = adapter
@@ -23,7 +25,7 @@ struct FrameInbox: ~Copyable {
   }
 
   deinit {
-    adapter.closeQueue(index)
+    adapter.closeQueue(index, opening: opening)
     worker.unwatch(owner.event.rawValue)
   }
 

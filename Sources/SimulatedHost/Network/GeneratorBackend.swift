@@ -26,9 +26,10 @@ public final class GeneratorBackend: NetworkBackend {
     _ channel: consuming sending NetworkChannel, on worker: Worker
   ) throws(Errno) {
     let (adapter, queue) = (channel.adapter, channel.queue)
-    _ = try adapter.openQueue(queue)
+    let opening = try adapter.openQueue(queue).opening
     channel.serve(
-      GeneratorPort(adapter, self, queue: queue, byteCount: byteCount), on: worker)
+      GeneratorPort(adapter, self, queue: queue, opening: opening, byteCount: byteCount),
+      on: worker)
   }
 }
 
@@ -39,25 +40,28 @@ public struct GeneratorPort: NetworkPort, ~Copyable {
   private let state: AdapterState
   private let backend: GeneratorBackend
   private let queue: Int
+  private let opening: Int
   private let template: UnsafeMutableRawBufferPointer
   private var info: FrameInfo
   private var isReady = false
   private var sequence: UInt64 = 0
 
   init(
-    _ adapter: NetworkAdapter, _ backend: GeneratorBackend, queue: Int, byteCount: Int
+    _ adapter: NetworkAdapter, _ backend: GeneratorBackend, queue: Int, opening: Int,
+    byteCount: Int
   ) {
     self.adapter = adapter
     state = adapter.state
     self.backend = backend
     self.queue = queue
+    self.opening = opening
     info = FrameInfo(byteCount: byteCount)
     unsafe template = .allocate(byteCount: max(byteCount, 64), alignment: 64)
     unsafe template.initializeMemory(as: UInt8.self, repeating: 0)
   }
 
   deinit {
-    adapter.closeQueue(queue)
+    adapter.closeQueue(queue, opening: opening)
     unsafe template.deallocate()
   }
 

@@ -17,6 +17,7 @@ extension NetVSPServer where Port: ~Copyable {
       return count
     }
     if isExhausted { return 0 }
+    let waited = waitsForBuffers
     waitsForBuffers = false
     // Behind the answers' room: descriptor, set id and count, 8 bytes a range, the message, trailer.
     let room = try channel.freeByteCount() &- Self.answerRoom &- 32 &- 40
@@ -39,7 +40,7 @@ extension NetVSPServer where Port: ~Copyable {
         // The guest can't give back what was named wrongly.
         if flips != nil { receive.takeBack() }
         waitsForBuffers = true
-        counters.outOfBuffers &+= 1
+        if !waited { counters.outOfBuffers &+= 1 }
         break
       }
       put(info, needed, &batch)

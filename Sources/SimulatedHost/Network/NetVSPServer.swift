@@ -95,11 +95,17 @@ struct NetVSPServer<Port: NetworkPort & ~Copyable>: Pollable, ~Copyable {
 
   private mutating func takePackets(_ budget: Int) throws -> Int {
     var work = 0
+    waitsForRoom = false
+    var room = try channel.freeByteCount()
     while work < budget {
       // Room for the answer first: a request that was taken is a request that is answered.
-      waitsForRoom = try channel.freeByteCount() < Self.answerRoom
+      if room < Self.answerRoom {
+        room = try channel.freeByteCount()
+        waitsForRoom = room < Self.answerRoom
+      }
       guard !waitsForRoom, let packet = try channel.receive() else { break }
       work &+= 1
+      room &-= Self.answerRoom
       try serve(packet)
     }
     return work
@@ -156,8 +162,11 @@ struct NetVSPServer<Port: NetworkPort & ~Copyable>: Pollable, ~Copyable {
     if waitsForRoom { return channel.arm(untilRoomFor: 4 * Self.answerRoom) }
     let hasPackets = channel.arm()
     // Frames that can't be sent now are no reason to stay awake: the guest's completions wake us.
-    let hasFrames = waitsForBuffers || isExhausted ? false : port.arm()
-    return hasPackets || hasFrames
+    if waitsForBuffers || isExhausted {
+      port.park()
+      return hasPackets
+    }
+    return port.arm() || hasPackets
   }
 
   mutating func disarm() {

@@ -12,8 +12,15 @@ import SystemPackage
 public final class NetworkAdapter: Sendable {
   /// An address of it all that needs no reference counts.
   let state: AdapterState
-  private let queues = Lock<[FrameQueueOwner]>([])
+  private let queues = Lock(Queues())
   private let queueCapacity: Int
+
+  private struct Queues {
+    var owners: [FrameQueueOwner] = []
+    /// Each opening has a number: an old end of a channel does not close its new one.
+    var openings: [Int: Int] = [:]
+    var opened = 0
+  }
 
   /// - Parameter queueCapacity: a power of two of frames that wait for each channel, at most.
   init(queueCapacity: Int) {
@@ -32,27 +39,39 @@ public final class NetworkAdapter: Sendable {
 
   /// Frames that found no room in the queue of a channel.
   public func overflows(of queue: Int) -> UInt64 {
-    queues.withLock { $0.indices.contains(queue) ? $0[queue].queue.dropped : 0 }
+    queues.withLock { queues in
+      queues.owners.indices.contains(queue) ? queues.owners[queue].queue.dropped : 0
+    }
   }
 
   /// The queue of a channel that opens, and its event; made where there is none.
-  func openQueue(_ index: Int) throws(Errno) -> FrameQueueOwner {
+  ///
+  /// - Returns: also the number of this opening, for `closeQueue`.
+  func openQueue(_ index: Int) throws(Errno) -> (owner: FrameQueueOwner, opening: Int) {
     let capacity = queueCapacity
-    let owner = try queues.withLock { queues throws(Errno) in
-      while queues.count <= index {
+    return try queues.withLock { queues throws(Errno) in
+      while queues.owners.count <= index {
         let owner = try FrameQueueOwner(capacity: capacity)
-        state.setQueue(queues.count, owner.queue)
-        queues.append(owner)
+        state.setQueue(queues.owners.count, owner.queue)
+        queues.owners.append(owner)
       }
-      return queues[index]
+      let owner = queues.owners[index]
+      // What was left over from another guest.
+      while owner.queue.next() != nil { owner.queue.release() }
+      queues.opened += 1
+      queues.openings[index] = queues.opened
+      state.setOpen(index, true)
+      return (owner, queues.opened)
     }
-    // What was left over from another guest.
-    while owner.queue.next() != nil { owner.queue.release() }
-    state.setOpen(index, true)
-    return owner
   }
 
-  func closeQueue(_ index: Int) { state.setOpen(index, false) }
+  func closeQueue(_ index: Int, opening: Int) {
+    queues.withLock { queues in
+      guard queues.openings[index] == opening else { return }
+      queues.openings[index] = nil
+      state.setOpen(index, false)
+    }
+  }
 }
 
 /// What one channel has carried.

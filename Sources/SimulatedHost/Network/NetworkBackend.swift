@@ -56,6 +56,8 @@ public protocol NetworkPort: ~Copyable, SendableMetatype {
   /// Asks to be woken when there is a frame. Returns true when there is one.
   mutating func arm() -> Bool
   mutating func disarm()
+  /// The guest takes no frame for now: nothing that comes is to wake the worker, until `arm`.
+  mutating func park()
 }
 
 extension NetworkPort where Self: ~Copyable {
@@ -68,4 +70,5 @@ extension NetworkPort where Self: ~Copyable {
     return 64
   }
   public mutating func disarm() {}
+  public mutating func park() {}
 }

@@ -25,6 +25,7 @@ final class NetworkGuest: Sendable {
     var dataPath = NVSPDataPath.synthetic
     var stage = NVSPSession.Stage.version
     var isDisconnected = false
+    var opened = 0
   }
 
   private let ended: @Sendable (NetworkGuest) -> Void
@@ -98,6 +99,13 @@ final class NetworkGuest: Sendable {
 
   // MARK: - Channels
 
+  func takeNumber() -> Int {
+    state.withLock { state in
+      state.opened += 1
+      return state.opened
+    }
+  }
+
   /// A channel is served. With the last subchannel, the guest is told how to spread what it sends.
   func opened(_ queue: Int, _ control: NetworkChannelControl) {
     let primary = state.withLock { state in
@@ -109,16 +117,18 @@ final class NetworkGuest: Sendable {
     primary?.perform(.sendTable)
   }
 
-  func closed(_ queue: Int) {
-    state.withLock { state in
+  func closed(_ queue: Int, _ number: Int) {
+    let isKnown = state.withLock { state in
+      guard state.channels[queue]?.number == number else { return false }
       state.channels[queue] = nil
-      guard queue == 0 else { return }
+      guard queue == 0 else { return true }
       state.buffers = nil
       state.sendBuffer = nil
       state.wanted = 0
       state.stage = .version
+      return true
     }
-    if queue == 0 {
+    if queue == 0, isKnown {
       tellSubchannels(.dropReceiveBuffer)
       tellSubchannels(.dropSendBuffer)
       disconnect()
@@ -193,6 +203,8 @@ enum NetworkCommand: Sendable {
 
 /// One channel, whatever its port is.
 struct NetworkChannelControl: Sendable {
+  /// Which opening of the channel it is.
+  let number: Int
   let perform: @Sendable (NetworkCommand) -> Void
 }
 
@@ -218,9 +230,17 @@ public struct NetworkChannel: ~Copyable, Sendable {
   ) {
     let (guest, queue) = (guest, queue)
     let server = NetVSPServer(channel, guest, queue: queue, port)
-    let handle = worker.attach(server) { guest.closed(queue) }
+    let number = guest.takeNumber()
+    let handle = worker.attach(server) { guest.closed(queue, number) }
     guest.opened(
       queue,
-      NetworkChannelControl { command in handle.perform { $0.perform(command) } })
+      NetworkChannelControl(number: number) { command in
+        handle.perform { $0.perform(command) }
+      })
+    // The channel's end may have come before it was known.
+    handle.perform { _ in
+    } orElse: {
+      guest.closed(queue, number)
+    }
   }
 }

@@ -92,6 +92,7 @@ public struct TapPort: NetworkPort, ~Copyable {
   private var pending: FrameInfo?
   private var pendingOffset = 0
   private var isFromInbox = false
+  private var isWatched = true
 
   init(
     _ inbox: consuming FrameInbox, _ queue: consuming TapQueue, _ watched: WatchedTapQueue,
@@ -109,7 +110,7 @@ public struct TapPort: NetworkPort, ~Copyable {
     worker.watch(watched.queue.rawValue) { _ = watched }
   }
 
-  deinit { worker.unwatch(watched.queue.rawValue) }
+  deinit { if isWatched { worker.unwatch(watched.queue.rawValue) } }
 
   public mutating func send(_ frame: RawSpan, _ info: FrameInfo) {
     guard let vlan = info.vlan else {
@@ -174,10 +175,22 @@ public struct TapPort: NetworkPort, ~Copyable {
   }
 
   public mutating func arm() -> Bool {
+    if !isWatched {
+      isWatched = true
+      let watched = watched
+      worker.watch(watched.queue.rawValue) { _ = watched }
+    }
     // Both: what is read here may be another channel's.
-    inbox.queue.arm() || next() != nil
+    return inbox.queue.arm() || next() != nil
   }
   public mutating func disarm() { inbox.queue.disarm() }
+
+  /// The device's frames stay there, and would wake the worker again and again.
+  public mutating func park() {
+    guard isWatched else { return }
+    isWatched = false
+    worker.unwatch(watched.queue.rawValue)
+  }
 }
 
 /// Puts 802.1Q tags into frames, and takes them out.

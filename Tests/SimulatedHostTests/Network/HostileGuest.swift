@@ -68,6 +68,7 @@ struct HostilePlay: ~Copyable {
   private var order: [UInt64] = []
   private var received = 0
   private var isOver = false
+  private var isGarbled = false
   private let pieceByteCount = 1806
 
   init(_ guest: HostileGuest, adapter: NetworkAdapter, backend: HostileBackend) throws {
@@ -168,7 +169,11 @@ struct HostilePlay: ~Copyable {
         reader.take(Int(reader.next()) << 4 | Int(operation >> 4)), index: reader.next() & 3,
         type: operation >> 7)
     case 7, 8, 9, 10: try pages(&reader)
-    case 11: try write(.completion, id: reader.number(), payload: reader.take(8))
+    case 11:
+      let id = reader.number()
+      lent[id] = nil
+      order.removeAll { $0 == id }
+      try write(.completion, id: id, payload: reader.take(8))
     case 12, 13:
       guard let id = order.first else { return }
       order.removeFirst()
@@ -181,6 +186,8 @@ struct HostilePlay: ~Copyable {
       // Straight into the ring, past all rules.
       let bytes = unsafe guest.bytes(0..<1)
       let offset = Int(reader.next()) & 15
+      // Old packets may come by once more, completions among them.
+      isGarbled = true
       for byte in reader.take(4) { unsafe bytes[offset & 15] = byte }
       try turn()
     }
@@ -296,7 +303,8 @@ struct HostilePlay: ~Copyable {
         Int(range.byteOffset) % pieceByteCount == 0, Int(range.byteCount) <= pieceByteCount
       else { throw HostileGuest.Broken(reason: "\(range)") }
       let piece = range.byteOffset / UInt32(pieceByteCount)
-      guard !lent.values.contains(where: { $0.contains(piece) }), !pages.contains(piece) else {
+      let isLent = lent.values.contains { $0.contains(piece) } && !isGarbled
+      guard !isLent, !pages.contains(piece) else {
         throw HostileGuest.Broken(reason: "piece \(piece) is the guest's")
       }
       pages.append(piece)
