@@ -336,12 +336,17 @@ static inline void vmbus_kvm_kicked(int number) {
   (void)number;
 }
 
-/// Gives the signal that vmbus_kvm_kick sends a handler that does nothing.
-static inline void vmbus_kvm_allow_kicks(void) {
+/// Gives the signal that vmbus_kvm_kick sends a handler that does nothing; before any thread runs a
+/// processor.
+static inline void vmbus_kvm_handle_kicks(void) {
   struct sigaction action;
   memset(&action, 0, sizeof action);
   action.sa_handler = vmbus_kvm_kicked;
   sigaction(SIGUSR1, &action, NULL);
+}
+
+/// On each thread that runs a processor.
+static inline void vmbus_kvm_allow_kicks(void) {
   // The runtime's threads block most signals, and the mask is inherited.
   sigset_t kicks;
   sigemptyset(&kicks);

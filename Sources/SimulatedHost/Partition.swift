@@ -21,6 +21,7 @@ final class Partition: @unchecked Sendable {
   private var isolation = MachineIsolation.none
   private var synICs: [GuestSynIC] = []
   var server: ControlServer
+  /// They stay until the guest leaves, which may have bound one for good.
   private var doorbells: [UInt32: DoorbellBox] = [:]
   var channels: [ChannelID: OpenedChannel] = [:]
   /// Channels whose device goes as soon as it has let go of the guest's memory.
@@ -150,7 +151,8 @@ final class Partition: @unchecked Sendable {
     do throws(GuestMemoryError) {
       // A paravisor's SynIC lies in encrypted memory, a host's can't.
       try synICs[Int(registers.processor)].setPages(
-        message: registers.messagePage, eventFlags: registers.eventFlagsPage,
+        message: registers.messagePage == LinkSynIC.noPage ? nil : registers.messagePage,
+        eventFlags: registers.eventFlagsPage == LinkSynIC.noPage ? nil : registers.eventFlagsPage,
         in: isolation == .paravisor ? .encrypted : .hostVisible)
       return .success
     } catch {
@@ -327,7 +329,6 @@ final class Partition: @unchecked Sendable {
   /// A device let go of a channel: because it was closed, or because its ring was corrupt.
   private func closed(_ id: ChannelID) {
     guard let channel = channels.removeValue(forKey: id) else { return }
-    doorbells[channel.connectionID] = nil
     let state = channel.state
     if revoking.contains(id) {
       finishRevokes()
