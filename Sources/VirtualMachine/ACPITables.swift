@@ -87,8 +87,9 @@ enum ACPITables {
     // Latencies that mean: there is no C2 and no C3.
     fadt.set(at(96), UInt16(101))
     fadt.set(at(98), UInt16(1001))
-    // It has devices at their old ports, and neither VGA nor a CMOS clock.
-    fadt.set(at(109), UInt16(0x25))
+    fadt.set(at(108), RealTimeClock.century)
+    // It has devices at their old ports, and no VGA.
+    fadt.set(at(109), UInt16(0x05))
     // WBINVD, C1, no buttons at fixed places, and a reset register.
     fadt.set(at(112), 0x435 as UInt32)
     // The reset register: a port, 8 bits wide, one byte at a time; and what to write there.

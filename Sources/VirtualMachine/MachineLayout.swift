@@ -26,6 +26,8 @@ enum MachineLayout {
 
   static let serialPorts: ClosedRange<UInt16> = 0x3F8...0x3FF
   static let serialLine: UInt32 = 4
+  static let clockRegister: UInt16 = 0x70
+  static let clockValue: UInt16 = 0x71
   static let keyboardCommand: UInt16 = 0x64
   static let resetControl: UInt16 = 0xCF9
   /// ACPI's fixed registers: status and enable, then control.

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CLinux
 import Platform
 import Synchronization
 
-/// The machine's ports: a serial port, power and reset. All others read as ones, as an empty bus
+/// The machine's ports: a serial port, a clock, power and reset. All others read as ones, as an empty bus
 /// does.
 final class Ports: Sendable {
   enum Event: Equatable {
@@ -18,6 +19,9 @@ final class Ports: Sendable {
   }
 
   private let serial = Lock(Serial())
+  private let clock = Lock(RealTimeClock())
+  /// Which of the fixed power events the guest has enabled. None of them ever happens.
+  private let enabledEvents = Atomic<UInt16>(0)
   private let output: @Sendable (UInt8) -> Void
   private let setSerialLine: @Sendable (Bool) -> Void
 
@@ -42,6 +46,10 @@ final class Ports: Sendable {
         }
         updateLine(&serial)
       }
+    case MachineLayout.clockRegister:
+      clock.withLock { $0.select(UInt8(truncatingIfNeeded: value)) }
+    case MachineLayout.powerEvents + 2:
+      enabledEvents.store(UInt16(truncatingIfNeeded: value), ordering: .relaxed)
     // Sleep state 5, and the bit that says to go there.
     case MachineLayout.powerControl where value >> 10 & 0xF == 5 + 8: return .powerOff
     case MachineLayout.keyboardCommand where value & 0xFF == 0xFE: return .reset
@@ -59,8 +67,12 @@ final class Ports: Sendable {
         updateLine(&serial)
         return UInt32(value)
       }
-    // Nothing has happened; and the machine is always in ACPI's mode.
-    case MachineLayout.powerEvents..<MachineLayout.powerEvents + 4: return 0
+    case MachineLayout.clockValue:
+      let seconds = vmbus_wall_clock() / 1_000_000_000
+      return UInt32(clock.withLock { $0.read(at: seconds) })
+    case MachineLayout.powerEvents: return 0
+    case MachineLayout.powerEvents + 2: return UInt32(enabledEvents.load(ordering: .relaxed))
+    // The machine is always in ACPI's mode.
     case MachineLayout.powerControl: return 1
     default: return .max
     }
