@@ -50,7 +50,7 @@ struct RealTimeClock {
     case Register.statusD: return 0x80
     default: return 0
     }
-    return UInt8(truncatingIfNeeded: value / 10 << 4 | value % 10)
+    return UInt8(truncatingIfNeeded: (value / 10) << 4 | value % 10)
   }
 
   /// The date of a day since the first one of 1970, in the Gregorian calendar.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 /// A serial port as PCs have them (8250 with the FIFO of a 16550), at the register level. What is
-/// sent is gone at once; what comes in waits until the guest takes it.
+/// sent is gone at once; what comes in waits at the other end until the guest is ready for it (RTS),
+/// so that nothing is lost that somebody types before the guest has opened the port.
 struct SerialPort {
   private enum Register {
     static let data: UInt16 = 0
@@ -32,7 +33,8 @@ struct SerialPort {
   private var showsDivisor: Bool { lineControl & 0x80 != 0 }
   /// What is sent comes back instead.
   private var isLooped: Bool { modemControl & 0x10 != 0 }
-  private var hasData: Bool { taken < waiting.count }
+  private var isReady: Bool { modemControl & 2 != 0 || isLooped }
+  private var hasData: Bool { isReady && taken < waiting.count }
 
   /// The level of the interrupt line.
   var interrupt: Bool {
@@ -57,7 +59,8 @@ struct SerialPort {
       interruptEnable = value & 0xF
     case Register.interruptIdentification:
       fifoControl = value
-      if value & 2 != 0 { (waiting, taken) = ([], 0) }
+      // What is in the FIFO goes; the rest has not come yet.
+      if value & 2 != 0, isReady { drop(16) }
     case Register.lineControl: lineControl = value
     case Register.modemControl: modemControl = value & 0x1F
     case Register.scratch: scratch = value
@@ -103,13 +106,17 @@ struct SerialPort {
   private mutating func take() -> UInt8 {
     guard hasData else { return 0 }
     let byte = waiting[taken]
-    taken += 1
-    if !hasData { (waiting, taken) = ([], 0) }
+    drop(1)
     return byte
+  }
+
+  private mutating func drop(_ count: Int) {
+    taken += min(count, waiting.count - taken)
+    if taken == waiting.count { (waiting, taken) = ([], 0) }
   }
 
   /// Bytes come in.
   mutating func receive(_ bytes: [UInt8]) {
-    waiting += bytes.prefix(max(Self.maximumWaiting - waiting.count, 0))
+    waiting += bytes.prefix(max(Self.maximumWaiting - (waiting.count - taken), 0))
   }
 }

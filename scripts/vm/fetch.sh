@@ -19,7 +19,7 @@ l1_modules=(irqbypass kvm kvm-amd)
 l2_modules=(hv_vmbus uio uio_hv_generic)
 # For guests of vmbus-vm, with all that they need, in the order in which they are loaded. ext4 asks
 # for its checksum by name, without depending on it.
-device_modules=(hv_vmbus hv_storvsc sd_mod crc32c_generic ext4 hv_utils hv_netvsc hv_balloon)
+device_modules=(hv_vmbus hv_storvsc sd_mod crc32c_generic ext4 hv_utils hv_netvsc)
 
 bed_fetched() { [[ -d $bed_parts ]]; }
 
@@ -136,11 +136,12 @@ keep_kernel() {
   cp "$file" "$to/vmlinuz"
   say "kernel ${directory##*/}" >&3
   mkdir "$to"/{l1,l2,devices}
-  for module in "${l1_modules[@]/#/l1/}" "${l2_modules[@]/#/l2/}"; do
-    keep_module "$usr" "$directory" "$to/$module.ko"
+  for module in "${l1_modules[@]}"; do keep_module "$usr" "$directory" "$to/l1/$module.ko"; done
+  touch "$to"/{l2,devices}/order
+  for module in "${l2_modules[@]}"; do keep_module_tree "$usr" "$directory" "$to/l2" "$module"; done
+  for module in "${device_modules[@]}"; do
+    keep_module_tree "$usr" "$directory" "$to/devices" "$module"
   done
-  : >"$to/devices/order"
-  for module in "${device_modules[@]}"; do keep_module_tree "$usr" "$directory" "$to/devices" "$module"; done
 }
 
 # keep_module USR DIRECTORY TO: a module, named as the file TO. One that is not there is built in.
@@ -154,7 +155,8 @@ keep_module() {
 # keep_module_tree USR DIRECTORY TO NAME: a module behind those that it depends on, in TO/order.
 keep_module_tree() {
   local needed
-  ! grep -qx "$4" "$3/order" && keep_module "$1" "$2" "$3/$4.ko" || return 0
+  ! grep -qx "$4" "$3/order" || return 0
+  keep_module "$1" "$2" "$3/$4.ko"
   [[ -f $3/$4.ko ]] || return 0
   for needed in $(tr '\0' '\n' <"$3/$4.ko" | sed -n 's/^depends=//p' | tr , ' '); do
     keep_module_tree "$1" "$2" "$3" "$needed"
