@@ -59,7 +59,8 @@ let pluginTargets: [Target] =
     .testTarget(
       name: "VirtualMachineTests",
       dependencies: [
-        "CKVM", "Platform", "SimulatedHost", "SimulatedLink", "VMBus", "VirtualMachine",
+        "CKVM", "CLinux", "Platform", "SimulatedHost", "SimulatedLink", "VMBus",
+        "VirtualMachine", logging,
       ],
       swiftSettings: settings),
   ]

@@ -3,6 +3,7 @@
 import CLinux
 import Logging
 import Platform
+import SimulatedLink
 import Synchronization
 import SystemPackage
 import VMBus

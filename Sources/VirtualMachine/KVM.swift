@@ -145,7 +145,9 @@ struct KVMProcessor: ~Copyable, @unchecked Sendable {
 
   /// Hyper-V's leaves, once the SynIC is enabled.
   func supportedHyperVLeaves() throws(MachineError) -> [vmbus_kvm_cpuid] {
-    unsafe try leaves("Hyper-V's CPUID") { unsafe vmbus_kvm_supported_hyperv_cpuid(owned.rawValue, $0) }
+    unsafe try leaves("Hyper-V's CPUID") {
+      unsafe vmbus_kvm_supported_hyperv_cpuid(owned.rawValue, $0)
+    }
   }
 
   func setLeaves(_ leaves: [vmbus_kvm_cpuid]) throws(MachineError) {

@@ -33,7 +33,8 @@ extension MachineError: CustomStringConvertible {
     case .noKVM:
       "this system has no /dev/kvm: load kvm-intel or kvm-amd, or enable virtualisation in its firmware"
     case .noRights: "no permission on /dev/kvm: be root or in the group that owns it"
-    case .lacking(let what): "KVM here has no \(what): Linux 5.0 or newer is needed, with Hyper-V in it"
+    case .lacking(let what):
+      "KVM here has no \(what): Linux 5.0 or newer is needed, with Hyper-V in it"
     case .unusable(let step, let error): "KVM does not work here: \(step): \(error)"
     case .notRunning(let what): "KVM does not work here: a processor was started, and \(what)"
     case .badKernel(let error): "\(error)"

@@ -40,7 +40,7 @@ struct HostProcess {
     if verbose { command.append("--verbose") }
     var arguments = unsafe command.map { unsafe strdup($0) }
     unsafe arguments.append(nil)
-    defer { for unsafe argument in unsafe arguments { unsafe free(argument) } }
+    defer { for index in 0..<command.count { unsafe free(arguments[index]) } }
     process = unsafe vmbus_spawn(&arguments)
     guard process > 0 else {
       throw ProgramFailure(.unavailable, "\(command[0]): \(Errno(rawValue: -process))")

@@ -11,7 +11,8 @@ import VirtualMachine
 struct MachineProgram: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "vmbus-vm",
-    abstract: "Runs a Linux kernel in a small virtual machine, as a guest of a simulated Hyper-V host.",
+    abstract:
+      "Runs a Linux kernel in a small virtual machine, as a guest of a simulated Hyper-V host.",
     discussion: """
       The kernel is a stock one, and its own VMBus drivers use the host's devices. The machine's console \
       is standard input and output; Ctrl-] ends it. It ends when the guest powers off.
@@ -52,7 +53,8 @@ struct MachineProgram: AsyncParsableCommand {
   func validate() throws {
     guard check || kernel != nil else { throw ValidationError("--kernel is needed.") }
     guard host == nil || devices.isEmpty else {
-      throw ValidationError("--host names a host that has its own devices: no --disk, no --balloon.")
+      throw ValidationError(
+        "--host names a host that has its own devices: no --disk, no --balloon.")
     }
   }
 

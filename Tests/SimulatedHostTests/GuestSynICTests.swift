@@ -53,6 +53,18 @@ import VMBus
     #expect((528..<540).map { bed.byte($0) } == [2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0])
   }
 
+  @Test func messagesWaitForAPage() throws {
+    let bed = try Bed()
+    try bed.synIC.setPages(message: nil, eventFlags: nil, in: .hostVisible)
+    #expect(bed.synIC.post(Self.message(5)))
+    bed.synIC.setEventFlag(1)
+    #expect(bed.interrupt.drain() == 0)
+    #expect(bed.byte(512) == 0 && (4096..<8192).allSatisfy { bed.byte($0) == 0 })
+    try bed.synIC.setPages(message: 0x102, eventFlags: 0x103, in: .hostVisible)
+    #expect(bed.interrupt.drain() == 1)
+    #expect(bed.byte(8192 + 512) == 1 && bed.byte(8192 + 536) == 5)
+  }
+
   @Test func theNextMessageWaitsUntilTheSlotIsFree() throws {
     let bed = try Bed()
     #expect(bed.synIC.post(Self.message(5)))
