@@ -14,8 +14,7 @@ public struct HostChannel: ~Copyable {
   @usableFromInline var buffer: PacketBuffer
   private let memory: GuestMemory
   private let view: GuestMemoryView
-  private let synIC: GuestSynIC
-  private let eventFlag: UInt16
+  private let interrupt: ChannelInterrupt
   @usableFromInline let state: HostChannelState
   private var faults: ChannelFaults
   private let capture: Capture?
@@ -28,7 +27,8 @@ public struct HostChannel: ~Copyable {
   private var stalledUntil: UInt64 = 0
 
   init(
-    _ request: OpenRequest, memory: GuestMemory, synIC: GuestSynIC, state: HostChannelState,
+    _ request: OpenRequest, memory: GuestMemory, interrupt: ChannelInterrupt,
+    state: HostChannelState,
     faults: ChannelFaults, capture: Capture?, guest: Int = 0, subchannelIndex: UInt16 = 0,
     maximumPacketByteCount: Int = 65536
   ) throws(RingError) {
@@ -42,8 +42,7 @@ public struct HostChannel: ~Copyable {
     buffer = PacketBuffer(capacity: maximumPacketByteCount)
     self.memory = memory
     view = request.confidentiality == .ringAndExternalMemory ? .encrypted : .hostVisible
-    self.synIC = synIC
-    eventFlag = request.eventFlag
+    self.interrupt = interrupt
     self.state = state
     self.faults = faults
     self.capture = capture
@@ -159,7 +158,7 @@ public struct HostChannel: ~Copyable {
   public mutating func flush() {
     let sent = producer.commit()
     let received = consumer.commit()
-    if sent || received { synIC.setEventFlag(eventFlag) }
+    if sent || received { interrupt.signal() }
   }
 
   /// Whether a packet of so many payload bytes can be sent now. A device that must answer looks
@@ -207,7 +206,7 @@ public struct HostChannel: ~Copyable {
   /// Writes nonsense over the guest's ring, as a hostile host would.
   private mutating func scribble() {
     state.scribble()
-    synIC.setEventFlag(eventFlag)
+    interrupt.signal()
   }
 }
 

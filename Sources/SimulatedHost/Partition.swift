@@ -34,6 +34,7 @@ final class Partition: @unchecked Sendable {
 
   struct OpenedChannel {
     let state: HostChannelState
+    let interrupt: ChannelInterrupt
     let connectionID: UInt32
   }
 
@@ -209,9 +210,9 @@ final class Partition: @unchecked Sendable {
       case .close(let channel): close(channel)
       case .createGPADL(let channel, let gpadl): checkGPADL(channel, gpadl)
       case .tearDownGPADL(_, let gpadl): perform(server.gpadlTornDown(gpadl))
-      case .modify(let channel, _):
-        // Interrupts of any processor are the guest's affair; the flag is what counts here.
-        perform(server.modifyCompleted(channel, .success))
+      case .modify(let channel, let processor):
+        let isMoved = channels[channel]?.interrupt.move(to: processor) ?? false
+        perform(server.modifyCompleted(channel, isMoved ? .success : .unsuccessful))
       case .released(let channel):
         deviceOf[channel] = nil
         primaries[channel] = nil
@@ -274,7 +275,9 @@ final class Partition: @unchecked Sendable {
 
   private func tryOpen(_ request: OpenRequest) -> ControlStatus {
     guard let memory, let index = deviceOf[request.channel], let device = host.devices[index],
-      request.targetVP < synICs.count, channels[request.channel] == nil,
+      let interrupt = ChannelInterrupt(
+        synICs, processor: request.targetVP, flag: request.eventFlag),
+      channels[request.channel] == nil,
       !channels.values.contains(where: { $0.connectionID == request.connectionID })
     else { return .unsuccessful }
     let view: GuestMemoryView = request.confidentiality == .hostVisible ? .hostVisible : .encrypted
@@ -299,14 +302,15 @@ final class Partition: @unchecked Sendable {
       let channel: HostChannel
       do throws(RingError) {
         channel = try HostChannel(
-          request, memory: memory, synIC: synICs[Int(request.targetVP)], state: state,
+          request, memory: memory, interrupt: interrupt, state: state,
           faults: ChannelFaults(device.faults), capture: host.configuration.capture,
           guest: number, subchannelIndex: subchannel)
       } catch {
         logger.warning("channel \(id) refused: \(error)")
         return .unsuccessful
       }
-      channels[id] = OpenedChannel(state: state, connectionID: request.connectionID)
+      channels[id] = OpenedChannel(
+        state: state, interrupt: interrupt, connectionID: request.connectionID)
       worker.watch(box.event.rawValue) { box.event.drain() }
       device.vsp.open(channel, on: worker)
       logger.debug("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
