@@ -29,6 +29,7 @@ final class Partition: @unchecked Sendable {
   var deviceOf: [ChannelID: Int] = [:]
   /// The primary channel of each subchannel.
   var primaries: [ChannelID: ChannelID] = [:]
+  private var monitor: GuestMonitor?
   private var isGone = false
   static let maximumDoorbells = 4096
 
@@ -36,6 +37,7 @@ final class Partition: @unchecked Sendable {
     let state: HostChannelState
     let interrupt: ChannelInterrupt
     let connectionID: UInt32
+    let monitor: MonitorID?
   }
 
   /// A box, since dictionaries hold no noncopyable values.
@@ -136,6 +138,9 @@ final class Partition: @unchecked Sendable {
       }
       self.memory = memory
       isolation = join.isolation
+      let monitor = GuestMonitor(memory)
+      self.monitor = monitor
+      _ = host.control.attach(MonitorPoller(monitor))
       // Only now are devices offered: the flags depend on who we are to the guest.
       // In their order, so that each guest finds the same disk first.
       for (index, device) in host.devices.sorted(by: { $0.key < $1.key }) { offer(device, index) }
@@ -204,8 +209,11 @@ final class Partition: @unchecked Sendable {
         logger.info(
           "guest speaks \(connection.version)",
           metadata: ["confidential": "\(connection.isConfidential)"])
-      case .disconnected: logger.info("guest disconnected")
-      case .monitorPagesChanged: break
+        setMonitorPages(connection.monitorPages)
+      case .disconnected:
+        logger.info("guest disconnected")
+        setMonitorPages(nil)
+      case .monitorPagesChanged(let pages): setMonitorPages(pages)
       case .open(let request): open(request)
       case .close(let channel): close(channel)
       case .createGPADL(let channel, let gpadl): checkGPADL(channel, gpadl)
@@ -227,6 +235,15 @@ final class Partition: @unchecked Sendable {
     host.configuration.capture?.message(message.array, fromGuest: false)
     guard processor < synICs.count, synICs[Int(processor)].post(message) else {
       return leave("does not take its messages")
+    }
+  }
+
+  private func setMonitorPages(_ pages: MonitorPages?) {
+    do throws(GuestMemoryError) {
+      // The page that is the guest's to write: the host's own signals go by event flags.
+      try monitor?.setPages(pages, in: .hostVisible)
+    } catch {
+      logger.warning("monitor pages refused: \(error)")
     }
   }
 
@@ -260,7 +277,7 @@ final class Partition: @unchecked Sendable {
 
   func offer(_ device: HostDevice, _ index: Int) {
     do throws(ControlError) {
-      let (id, actions) = try server.offer(device.vsp.offer)
+      let (id, actions) = try server.offer(monitored(device.vsp.offer))
       deviceOf[id] = index
       primaries[id] = nil
       perform(actions)
@@ -285,7 +302,9 @@ final class Partition: @unchecked Sendable {
       let mapping = try memory.map(request.ringPages, in: view)
       let box = try doorbell(request.connectionID)
       let id = request.channel
-      let subchannel = server.offers.first { $0.channelID == id }?.subchannelIndex ?? 0
+      let offer = server.offers.first { $0.channelID == id }
+      let subchannel = offer?.subchannelIndex ?? 0
+      let monitor = server.connection?.monitorPages == nil ? nil : offer?.monitor
       let (control, number) = (host.control, number)
       let worker = host.worker(for: index + Int(subchannel))
       let state = HostChannelState(
@@ -310,7 +329,8 @@ final class Partition: @unchecked Sendable {
         return .unsuccessful
       }
       channels[id] = OpenedChannel(
-        state: state, interrupt: interrupt, connectionID: request.connectionID)
+        state: state, interrupt: interrupt, connectionID: request.connectionID, monitor: monitor)
+      self.monitor?.watch(monitor, box)
       worker.watch(box.event.rawValue) { box.event.drain() }
       device.vsp.open(channel, on: worker)
       logger.debug("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
@@ -333,6 +353,7 @@ final class Partition: @unchecked Sendable {
   /// A device let go of a channel: because it was closed, or because its ring was corrupt.
   private func closed(_ id: ChannelID) {
     guard let channel = channels.removeValue(forKey: id) else { return }
+    monitor?.unwatch(channel.monitor)
     let state = channel.state
     if revoking.contains(id) {
       finishRevokes()
@@ -351,6 +372,7 @@ final class Partition: @unchecked Sendable {
     isGone = true
     logger.info("guest \(reason)")
     host.control.unwatch(socket.rawValue)
+    monitor?.end()
     perform(server.disconnect())
     for channel in channels.values { channel.state.close() }
     host.remove(self)

@@ -11,6 +11,7 @@ import VMBus
   /// Guest memory of 4 pages at page 0x100, seen from both sides.
   final class Bed {
     let synIC: GuestSynIC
+    let memory: GuestMemory
     let guest: MappedMemory
     let interrupt: EventDescriptor
 
@@ -27,7 +28,7 @@ import VMBus
       guard let receiver = try listener.accept() else { throw SetUpFailed() }
       try sender.send([1], descriptors: [file.owned.rawValue])
       guard let message = try receiver.receive() else { throw SetUpFailed() }
-      let memory = try GuestMemory([region], fileCount: 1, from: message)
+      memory = try GuestMemory([region], fileCount: 1, from: message)
       interrupt = try EventDescriptor()
       synIC = GuestSynIC(memory, interrupt: try interrupt.owned.duplicate())
       try synIC.setPages(message: 0x100, eventFlags: 0x101, in: .hostVisible)

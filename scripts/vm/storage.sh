@@ -38,6 +38,9 @@ disk_arguments=(--disk 'disk.img,controller=0' --disk 'memory:8M,ro,controller=0
 # end for both directions, and can be opened once.
 guest_script() {
   local commands="<>$2/$guest.commands >&0" control="$2/$guest.control" path=''
+  local monitors=''
+  # One of the kernels signals through the monitor page, the other one by hypercall.
+  [[ $guest == 6.12* ]] || monitors=--monitors
   if [[ $1 == file ]]; then
     commands="<$scratch/$guest.commands >>$2/$guest.commands"
     control=$scratch/$guest.control
@@ -48,7 +51,7 @@ $path
 cd "\$(mktemp -d)"
 truncate -s 48M disk.img
 vmbus-host --socket host.sock --control control --workers ${guest#*x} ${disk_arguments[*]@Q} \
-  --verbose 2>$2/$guest.host &
+  --verbose $monitors 2>$2/$guest.host &
 host=\$!
 until [ -S host.sock ] && [ -p control ]; do sleep 0.1; done
 cat <$control >control &
@@ -112,6 +115,19 @@ has_subchannels() {
   count=$(guest 'ls /sys/bus/vmbus/devices/5d15c000-0000-4000-8000-000000000000/channels | wc -l')
   say "$count channels" >&3
   ((count == ${guest#*x}))
+}
+
+signals_as_told() {
+  local found
+  found=$(guest 'cat /sys/bus/vmbus/devices/*/channels/*/monitor_id 2>/dev/null || true' | sort -u | wc -l)
+  if [[ $guest == 6.12* ]]; then
+    say 'by hypercall' >&3
+    ((found == 0))
+  else
+    say "by $found monitors" >&3
+    # Two controllers, with a channel for each processor.
+    ((found == 2 * ${guest#*x}))
+  fi
 }
 
 # The interrupts of a processor that come from the bus.
@@ -255,6 +271,7 @@ check 'boots' 150 guest_boots
 check 'connects' 40 connects
 check 'finds the disks' 60 finds_the_disks
 check 'a channel for each processor' 40 has_subchannels
+check 'signals as the host wants' 40 signals_as_told
 check 'a channel moves' 60 moves_a_channel
 check 'a partition and ext4' 100 makes_a_file_system
 check 'copies the repository' 200 copies_the_repository
