@@ -38,6 +38,37 @@ let pluginTargets: [Target] =
       swiftSettings: settings),
   ] : []
 
+// KVM is not the same on other processors.
+#if arch(x86_64)
+  let machineProducts: [Product] = [
+    .library(name: "VirtualMachine", targets: ["VirtualMachine"]),
+    .executable(name: "vmbus-vm", targets: ["vmbus-vm"]),
+  ]
+  let machineTargets: [Target] = [
+    .systemLibrary(name: "CKVM", path: "CShims/CKVM"),
+    .target(
+      name: "VirtualMachine",
+      dependencies: ["CKVM", "CLinux", "Platform", "SimulatedLink", "VMBus", logging, system],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "vmbus-vm",
+      dependencies: [
+        "CLinux", "Platform", "ProgramSupport", "VirtualMachine", arguments, logging, system,
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "VirtualMachineTests",
+      dependencies: [
+        "CKVM", "CLinux", "Platform", "SimulatedHost", "SimulatedLink", "VMBus",
+        "VirtualMachine", logging,
+      ],
+      swiftSettings: settings),
+  ]
+#else
+  let machineProducts: [Product] = []
+  let machineTargets: [Target] = []
+#endif
+
 let package = Package(
   name: "swift-vmbus",
   products: [
@@ -56,7 +87,7 @@ let package = Package(
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
     .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
     .executable(name: "vsc-network", targets: ["vsc-network"]),
-  ] + pluginProducts,
+  ] + pluginProducts + machineProducts,
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
     .package(url: "https://github.com/apple/swift-log.git", from: "1.6.0"),
@@ -80,7 +111,9 @@ let package = Package(
       name: "PacketIO", dependencies: ["CLinux", "NetworkProtocol", "Platform", "VMBus", system],
       swiftSettings: settings),
 
-    .target(name: "SimulatedLink", dependencies: ["VMBus"], swiftSettings: settings),
+    .target(
+      name: "SimulatedLink", dependencies: ["CLinux", "Platform", "VMBus", system],
+      swiftSettings: settings),
     .target(
       name: "SimulatedHost",
       dependencies: [
@@ -217,6 +250,6 @@ let package = Package(
         "SimulatedLink", "StorageProtocol", "VMBus", system,
       ],
       swiftSettings: settings),
-  ] + pluginTargets,
+  ] + pluginTargets + machineTargets,
   swiftLanguageModes: [.v6]
 )

@@ -1,38 +1,40 @@
 # shellcheck shell=bash disable=SC2154
 # SPDX-License-Identifier: Apache-2.0
 #
-# A test bed with a real VMBus, on any x86-64 Linux. L0 is QEMU, which emulates an AMD machine with
-# virtualisation. L1 is a Linux on it, whose KVM runs QEMUs with a VMBus; L2 are their guests, each
-# with a balloon device. Where KVM works on this machine, the guests run on it directly.
-# Sourced after lib.sh and make_scratch.
+# A test bed with a VMBus, on any x86-64 Linux. L0 is QEMU, which emulates an AMD machine with
+# virtualisation. L1 is a Linux on it, whose KVM runs machines with a VMBus; L2 are their guests.
+# Where KVM works on this machine, the guests run on it directly. Sourced after lib.sh and
+# make_scratch, and before the part of the tests that says which machines there are: see the end of
+# scripts/vm/balloon.sh and scripts/vm/storage.sh.
 #
 # A guest is named KERNELxPROCESSORS: 7x1. What acts on a guest takes the one that $guest names.
 # Each channel to a guest is a FIFO to write to and a file in $bed_logs that gets what comes back:
-# GUEST.console, GUEST.commands, GUEST.qmp; and GUEST.trace, of the QEMU that the guest runs on.
+# GUEST.commands and what else is in $bed_channels; those in $bed_outputs are files only.
 
 # shellcheck source=scripts/vm/fetch.sh
 . scripts/vm/fetch.sh
 
 # --- What the guests hold --------------------------------------------------------------------------
 
-# bed_add_file PATH TO: a file of this machine, for all guests; before bed_images.
+# bed_add_file PATH TO [LEVEL]: a file of this machine, for all guests (l2) or for L1 (l1); before
+# bed_images.
 bed_add_file() {
-  mkdir -p "$scratch/l2/$(dirname "$2")"
-  cp -fL "$1" "$scratch/l2/$2"
+  mkdir -p "$scratch/${3:-l2}/$(dirname "$2")"
+  cp -fL "$1" "$scratch/${3:-l2}/$2"
 }
 
-# bed_add_program PATH: a program of this machine, with its libraries and the loader, all of them
-# at their own paths. In the guests it is found by its name.
+# bed_add_program PATH [LEVEL]: a program of this machine, with its libraries and the loader, all of
+# them at their own paths. In the guests it is found by its name.
 bed_add_program() {
-  local program file libraries
+  local program file libraries level=${2:-l2}
   program=$(realpath "$1")
-  bed_add_file "$program" "$program"
-  say "$program" >>"$scratch/l2/programs"
+  bed_add_file "$program" "$program" "$level"
+  say "$program" >>"$scratch/$level/programs"
   # A static program has none, and ldd says so by failing.
   libraries=$(ldd "$program" 2>/dev/null) || return 0
   [[ $libraries != *'not found'* ]] || die "A library of $program is lacking: $libraries"
   while read -r file; do
-    bed_add_file "$file" "$file"
+    bed_add_file "$file" "$file" "$level"
   done < <(grep -oE '/[^ ]+' <<<"$libraries")
 }
 
@@ -40,23 +42,20 @@ bed_add_program() {
 bed_images() {
   local guest name l1=$scratch/l1 l2=$scratch/l2
   mkdir -p "$l1"/{bin,modules,guests,files} "$l2"/{bin,modules}
-  touch "$l2/programs"
+  touch "$l1/programs" "$l2/programs"
   cp "$bed_parts/busybox" "$l2/bin/"
-  cp -r "$bed_parts/udev" "$l2/"
   cp scripts/vm/l2-init "$l2/init"
   for name in "${bed_kernels[@]}"; do
-    mkdir "$l2/modules/$name"
-    cp "$bed_parts/kernels/$name/l2"/*.ko "$l2/modules/$name/"
+    cp -r "$bed_parts/kernels/$name/$bed_modules" "$l2/modules/$name"
     cp "$bed_parts/kernels/$name/vmlinuz" "$l1/files/$name"
   done
+  bed_add_parts
   pack "$l2" >"$l1/files/initrd"
   cp "$bed_parts/busybox" "$l1/bin/"
-  cp -r "$bed_parts/qemu" "$l1/"
   cp scripts/vm/l1-init "$l1/init"
   cp "$bed_parts/kernels/6.12/l1"/*.ko "$l1/modules/"
   for guest in "$@"; do
-    qemu_of_guest pipe /dev/virtio-ports /files
-    say "exec /qemu/run ${arguments[*]@Q}" >"$l1/guests/$guest"
+    guest_script pipe /dev/virtio-ports /files >"$l1/guests/$guest"
   done
   pack "$l1" >"$scratch/l1.img"
   say "$(du -h "$scratch/l1.img" | cut -f 1), guests' $(du -h "$l1/files/initrd" | cut -f 1)" >&3
@@ -66,10 +65,6 @@ bed_images() {
 pack() { (cd "$1" && find . | "$bed_parts/busybox" cpio -o -H newc -R 0:0 --quiet); }
 
 # --- Machines --------------------------------------------------------------------------------------
-
-# Without kvm=off Linux sees KVM, and no Hyper-V.
-hyperv_processor=host,kvm=off,hv-relaxed,hv-vapic,hv-time,hv-frequencies,hv-vpindex,hv-synic
-hyperv_processor+=,hv-runtime,hv-stimer
 
 # character_device NAME KIND DIRECTORY: the end of a channel, for `arguments`. In L1 that is a
 # port, and on this machine a FIFO and a file.
@@ -82,55 +77,28 @@ character_device() {
   fi
 }
 
-# qemu_of_guest KIND DIRECTORY FILES: sets `arguments` to those of the guest's QEMU. Its channels
-# end in the directory, and kernel and file system lie in FILES.
-qemu_of_guest() {
-  # shellcheck disable=SC2054
-  arguments=(-nodefaults -no-reboot -display none -machine q35,accel=kvm -cpu "$hyperv_processor"
-    -smp "${guest#*x}" -m 512M,slots=2,maxmem=1G -kernel "$3/${guest%x*}" -initrd "$3/initrd"
-    -append "console=ttyS0 quiet panic=-1 hugepages=8 bed_kernel=${guest%x*}"
-    -device vmbus-bridge -device "hv-balloon,id=balloon,status-report=on"
-    -trace 'vmbus*' -trace 'hv_balloon*' -D "$2/$guest.trace")
-  character_device console "$1" "$2"
-  arguments+=(-serial "chardev:console.$guest")
-  character_device qmp "$1" "$2"
-  arguments+=(-mon "chardev=qmp.$guest,mode=control")
-  character_device commands "$1" "$2"
-  arguments+=(-device virtio-serial-pci -device "virtserialport,chardev=commands.$guest")
-}
-
-# Whether KVM runs a guest here. That /dev/kvm is there says little: what counts is a guest's
-# kernel, with a guest's processor, that comes to find Hyper-V. It ends for want of a file system.
-kvm_works() {
-  [[ -w /dev/kvm ]] || return 1
-  timeout 10 "$bed_parts/qemu/run" -nodefaults -no-reboot -display none \
-    -machine q35,accel=kvm -cpu "$hyperv_processor" -m 256M -kernel "$bed_parts/kernels/6.12/vmlinuz" \
-    -append 'console=ttyS0 panic=-1' -serial stdio </dev/null 2>&1 |
-    grep 'Hypervisor detected: Microsoft Hyper-V'
-}
-
 # bed_start GUEST...: starts the machines, without waiting for the guests.
 bed_start() {
   local guest channel held
   for guest in "$@"; do
     # Held open for writing, so that it never ends.
-    for channel in console qmp commands; do
+    for channel in "${bed_channels[@]}"; do
       mkfifo "$scratch/$guest.$channel"
       # shellcheck disable=SC2034
       exec {held}<>"$scratch/$guest.$channel"
     done
-    say '{"execute": "qmp_capabilities"}' >"$scratch/$guest.qmp"
   done
   if kvm_works >/dev/null; then
     say 'KVM works here: the guests run on this machine.'
     for guest in "$@"; do
-      qemu_of_guest file "$bed_logs" "$scratch/l1/files"
-      launch "$guest" "$bed_parts/qemu/run" "${arguments[@]}"
+      guest_script file "$bed_logs" "$scratch/l1/files" >"$scratch/$guest.script"
+      launch "$guest" sh "$scratch/$guest.script"
     done
   else
     say 'KVM can not run these guests here: they run on an emulated machine.'
     start_nested "$@"
   fi
+  for guest in "$@"; do guest_started; done
 }
 
 start_nested() {
@@ -140,9 +108,9 @@ start_nested() {
     -append 'console=ttyS0 quiet panic=-1' -serial "file:$bed_logs/l1.console"
     -device virtio-serial-pci)
   for guest in "$@"; do
-    for channel in console qmp commands trace; do
-      if [[ $channel == trace ]]; then
-        arguments+=(-chardev "file,id=trace.$guest,path=$bed_logs/$guest.trace")
+    for channel in "${bed_channels[@]}" "${bed_outputs[@]}"; do
+      if [[ " ${bed_outputs[*]} " == *" $channel "* ]]; then
+        arguments+=(-chardev "file,id=$channel.$guest,path=$bed_logs/$guest.$channel")
       else
         character_device "$channel" file "$bed_logs"
       fi
@@ -152,10 +120,10 @@ start_nested() {
   launch l0 "$bed_parts/qemu/run" "${arguments[@]}"
 }
 
-# Whether the guest's QEMU runs still.
+# Whether the guest's machine runs still.
 bed_runs() {
   if [[ -n ${pids[l0]:-} ]]; then
-    running l0 && ! grep -qsF "The QEMU of $guest ended" "$bed_logs/l1.console"
+    running l0 && ! grep -qsF "The machine of $guest ended" "$bed_logs/l1.console"
   else
     running "$guest"
   fi
@@ -207,21 +175,6 @@ guest_background() {
 guest_end() {
   guest "cd /tmp; kill -${2:-TERM} \$(cat $1.pid); until [ -s $1.status ]; do sleep 0.1; done
     cat $1.status; rm $1.pid $1.status"
-}
-
-# qmp COMMAND [ARGUMENTS]: tells the guest's QEMU something, with arguments in JSON, and prints
-# what it returns. Fails where QEMU says that there is an error.
-qmp() {
-  local token=$BASHPID.$RANDOM
-  jq -nc --arg command "$1" --argjson arguments "${2:-{\}}" --arg id "$token" \
-    '{execute: $command, arguments: $arguments, id: $id}' >"$scratch/$guest.qmp"
-  await 20 "$bed_logs/$guest.qmp" "\"id\": \"$token\"\}?.*\}" |
-    jq -ce 'if .error then .error.desc | halt_error else .return end'
-}
-
-# qmp_events NAME: the data of all events of a name that have come so far, one in a line.
-qmp_events() {
-  grep -a -E "\"event\": \"$1\".*\}.?$" "$bed_logs/$guest.qmp" | jq -c .data
 }
 
 # A shell on the guest's console, for whoever sits at this terminal.

@@ -3,6 +3,7 @@
 import CLinux
 import Logging
 import Platform
+import SimulatedLink
 import Synchronization
 import SystemPackage
 import VMBus
@@ -64,7 +65,7 @@ final class BusCore: Sendable {
     state = Lock(State(client: ControlClient(client)))
     control.watch(machine.processors[0].interrupt.rawValue) { [weak self] in self?.interrupted() }
     // Nothing comes on the socket unasked: what wakes this is the host's end.
-    control.watch(machine.socketDescriptor, hangUpOnly: true) { [weak self] in
+    control.watch(machine.link.descriptor, hangUpOnly: true) { [weak self] in
       self?.socketHungUp()
     }
   }
@@ -238,7 +239,7 @@ final class BusCore: Sendable {
   // MARK: - The end
 
   private func socketHungUp() {
-    control.unwatch(machine.socketDescriptor)
+    control.unwatch(machine.link.descriptor)
     locked { hostGone(&$0) }
   }
 

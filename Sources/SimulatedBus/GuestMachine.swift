@@ -24,8 +24,7 @@ public enum Machine: String, Sendable, CaseIterable {
 final class GuestMachine: @unchecked Sendable {
   // Shared state is in mutexes; the mappings and descriptors stay as they are.
   let kind: Machine
-  private let socket: Lock<PacketSocket>
-  let socketDescriptor: Int32
+  let link: GuestLink
   private let hostVisible: PageArena
   /// Nil in a machine without isolation, where there is no such memory.
   private let encrypted: PageArena?
@@ -86,10 +85,7 @@ final class GuestMachine: @unchecked Sendable {
     self.kind = kind
     let memoryByteCount = (memoryByteCount + 4095) & ~4095
     do throws(Errno) {
-      let connected = try PacketSocket(connectingTo: path)
-      _ = vmbus_set_receive_timeout(connected.rawValue, 30)
-      socketDescriptor = connected.rawValue
-      socket = Lock(connected)
+      link = try GuestLink(path: path)
     } catch {
       throw .system("simulated host", code: error.rawValue, text: "\(path): \(error)")
     }
@@ -122,38 +118,29 @@ final class GuestMachine: @unchecked Sendable {
   }
 
   private func join() throws(TransportError) {
-    var join = LinkJoin()
-    switch kind {
-    case .plain: join.isolation = .none
-    case .isolated: join.isolation = .host
-    case .confidential: join.isolation = .paravisor
-    }
+    let isolation: MachineIsolation =
+      switch kind {
+      case .plain: .none
+      case .isolated: .host
+      case .confidential: .paravisor
+      }
     var regions = [hostVisible.region(file: 0, isEncrypted: false)]
-    var descriptors = [hostVisible.file.owned.rawValue]
+    var files = [hostVisible.file.owned.rawValue]
     // Encrypted memory goes to the paravisor only: here is the one place that could leak it.
     if kind == .confidential, let encrypted {
       regions.append(encrypted.region(file: 1, isEncrypted: true))
-      descriptors.append(encrypted.file.owned.rawValue)
+      files.append(encrypted.file.owned.rawValue)
     }
-    join.processorCount = UInt16(processors.count)
-    join.regionCount = UInt16(regions.count)
-    join.fileCount = UInt16(descriptors.count)
-    descriptors += processors.map { $0.interrupt.rawValue }
-    let status = try call(
-      .join, join.wireBytes + regions.flatMap(\.wireBytes), descriptors: descriptors
-    ).status
-    guard status == .success else {
-      throw .system("simulated host", code: 0, text: "refused this machine (\(status))")
-    }
-    for processor in processors {
-      var registers = LinkSynIC()
-      registers.processor = UInt32(processor.number)
-      registers.messagePage = processor.pages.firstPage
-      registers.eventFlagsPage = processor.pages.firstPage + 1
-      let status = try call(.setSynIC, registers.wireBytes).status
-      guard status == .success else {
-        throw .system("simulated host", code: 0, text: "refused a SynIC (\(status))")
+    do throws(LinkError) {
+      try link.join(
+        isolation, regions, files: files, interrupts: processors.map { $0.interrupt.rawValue })
+      for processor in processors {
+        let page = processor.pages.firstPage
+        try link.setSynIC(
+          processor: processor.number, messagePage: page, eventFlagsPage: page + 1)
       }
+    } catch {
+      throw TransportError(error, "simulated host")
     }
   }
 
@@ -162,45 +149,27 @@ final class GuestMachine: @unchecked Sendable {
   func postMessage(_ message: OutgoingMessage, connectionID: UInt32) throws(TransportError)
     -> HypercallStatus
   {
-    var post = LinkPost()
-    post.connectionID = connectionID
-    post.messageType = SynIC.vmbusMessage
-    post.payloadByteCount = UInt32(message.count)
-    return try call(.postMessage, post.wireBytes + message.array).status
+    do throws(LinkError) {
+      return try link.postMessage(
+        connectionID: connectionID, messageType: SynIC.vmbusMessage, message.array)
+    } catch {
+      throw TransportError(error, "message")
+    }
   }
 
   func endOfMessage(_ processor: VirtualProcessor) throws(TransportError) {
-    _ = try call(.endOfMessage, LinkNumber(UInt32(processor.number)).wireBytes)
+    do throws(LinkError) { try link.endOfMessage(processor: processor.number) } catch {
+      throw TransportError(error, "end of message")
+    }
   }
 
   /// The doorbell of a channel.
   func bindEvent(_ connectionID: UInt32) throws(TransportError) -> EventDescriptor {
-    let answer = try call(.bindEvent, LinkNumber(connectionID).wireBytes)
-    guard answer.status == .success, let descriptor = answer.message.takeDescriptor(0) else {
-      throw .system("doorbell", code: 0, text: "the host gave none (\(answer.status))")
+    do throws(LinkError) {
+      return EventDescriptor(try link.bindEvent(connectionID))
+    } catch {
+      throw TransportError(error, "doorbell")
     }
-    return EventDescriptor(descriptor)
-  }
-
-  /// One call and its answer.
-  private func call(
-    _ call: LinkCall, _ body: [UInt8], descriptors: [Int32] = []
-  ) throws(TransportError) -> (status: HypercallStatus, message: SocketMessage) {
-    let bytes = LinkHeader(call).wireBytes + body
-    let received = socket.withLock { socket -> SocketMessage? in
-      do throws(Errno) {
-        try socket.send(bytes, descriptors: descriptors)
-        return try socket.receive()
-      } catch {
-        // A late answer would be taken for the next call's: this connection is over.
-        socket.shutDown()
-        return nil
-      }
-    }
-    guard let message = received, let answer = try? LinkAnswer(parsing: message.bytes) else {
-      throw .hostGone
-    }
-    return (answer.status, message)
   }
 
   /// Memory of one kind; host-visible memory of a machine without isolation is all it has.
@@ -217,4 +186,14 @@ final class GuestMachine: @unchecked Sendable {
 
   /// Whether this machine's messages come from somebody whom the host can't impersonate.
   var origin: MessageOrigin { kind == .confidential ? .trusted : .untrusted }
+}
+
+extension TransportError {
+  fileprivate init(_ error: LinkError, _ what: WireName) {
+    switch error {
+    case .hostGone: self = .hostGone
+    case .refused(let status):
+      self = .system(what, code: 0, text: "the host refused this machine's call (\(status))")
+    }
+  }
 }

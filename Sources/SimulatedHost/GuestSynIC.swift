@@ -25,13 +25,27 @@ final class GuestSynIC: @unchecked Sendable {
     self.interrupt = EventDescriptor(interrupt)
   }
 
-  /// The guest wrote SIMP and SIEFP.
-  func setPages(message: GPN, eventFlags: GPN, in view: GuestMemoryView) throws(GuestMemoryError) {
+  /// The guest wrote SIMP and SIEFP; nil for a page that it has not enabled. What waited for a
+  /// message page is delivered.
+  func setPages(
+    message: GPN?, eventFlags: GPN?, in view: GuestMemoryView
+  ) throws(GuestMemoryError) {
     // Safe: the addresses are of pages that stay mapped as long as `memory` lives.
-    let message = try unsafe memory.page(message, in: view).start
-    let eventFlags = try unsafe memory.page(eventFlags, in: view).start
-    messagePage.store(UInt(bitPattern: message), ordering: .releasing)
-    eventFlagsPage.store(UInt(bitPattern: eventFlags), ordering: .releasing)
+    let message = try unsafe address(of: message, in: view)
+    let eventFlags = try unsafe address(of: eventFlags, in: view)
+    eventFlagsPage.store(eventFlags, ordering: .releasing)
+    waiting.withLock { queue in
+      messagePage.store(message, ordering: .releasing)
+      deliver(&queue)
+    }
+  }
+
+  @unsafe
+  private func address(
+    of page: GPN?, in view: GuestMemoryView
+  ) throws(GuestMemoryError) -> UInt {
+    guard let page else { return 0 }
+    return UInt(bitPattern: try unsafe memory.page(page, in: view).start)
   }
 
   /// Posts a VMBus message. Returns false when the guest is hopelessly behind.

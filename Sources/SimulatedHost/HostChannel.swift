@@ -15,8 +15,7 @@ public struct HostChannel: ~Copyable, Sendable {
   private let memory: GuestMemory
   private let view: GuestMemoryView
   private let gpadls: GPADLTable
-  private let synIC: GuestSynIC
-  private let eventFlag: UInt16
+  private let interrupt: ChannelInterrupt
   @usableFromInline let state: HostChannelState
   private var faults: ChannelFaults
   private let capture: Capture?
@@ -29,9 +28,9 @@ public struct HostChannel: ~Copyable, Sendable {
   private var stalledUntil: UInt64 = 0
 
   init(
-    _ request: OpenRequest, memory: GuestMemory, gpadls: GPADLTable, synIC: GuestSynIC,
-    state: HostChannelState, faults: ChannelFaults, capture: Capture?, guest: Int = 0,
-    subchannelIndex: UInt16 = 0,
+    _ request: OpenRequest, memory: GuestMemory, gpadls: GPADLTable,
+    interrupt: ChannelInterrupt, state: HostChannelState, faults: ChannelFaults,
+    capture: Capture?, guest: Int = 0, subchannelIndex: UInt16 = 0,
     maximumPacketByteCount: Int = 65536
   ) throws(RingError) {
     let split = Int(request.downstreamPageOffset) * 4096
@@ -45,8 +44,7 @@ public struct HostChannel: ~Copyable, Sendable {
     self.memory = memory
     view = request.confidentiality == .ringAndExternalMemory ? .encrypted : .hostVisible
     self.gpadls = gpadls
-    self.synIC = synIC
-    eventFlag = request.eventFlag
+    self.interrupt = interrupt
     self.state = state
     self.faults = faults
     self.capture = capture
@@ -188,7 +186,7 @@ public struct HostChannel: ~Copyable, Sendable {
   public mutating func flush() {
     let sent = producer.commit()
     let received = consumer.commit()
-    if sent || received { synIC.setEventFlag(eventFlag) }
+    if sent || received { interrupt.signal() }
   }
 
   /// Whether a packet of so many payload bytes can be sent now. A device that must answer looks
@@ -239,7 +237,7 @@ public struct HostChannel: ~Copyable, Sendable {
   /// Writes nonsense over the guest's ring, as a hostile host would.
   private mutating func scribble() {
     state.scribble()
-    synIC.setEventFlag(eventFlag)
+    interrupt.signal()
   }
 }
 

@@ -19,7 +19,7 @@ extension Partition {
       return
     }
     for number in 1...count {
-      var offer = device.vsp.offer
+      var offer = monitored(device.vsp.offer)
       offer.subchannelIndex = number
       do throws(ControlError) {
         let (id, actions) = try server.offer(offer)
@@ -30,6 +30,20 @@ extension Partition {
         return logger.error("subchannel \(number) can't be offered: \(error)")
       }
     }
+  }
+
+  /// The offer with a monitor that no other channel has, where the host uses them.
+  func monitored(_ offer: OfferChannel) -> OfferChannel {
+    guard host.configuration.usesMonitors else { return offer }
+    let taken = Set(server.offers.compactMap(\.monitor))
+    let numbers = 0..<UInt8(MonitorPage.monitorCount)
+    guard
+      let free = numbers.lazy.compactMap({ MonitorID($0) }).first(where: { !taken.contains($0) })
+    else { return offer }
+    var offer = offer
+    offer.monitorID = free.rawValue
+    offer.monitorAllocated = 1
+    return offer
   }
 
   /// The guest has closed a primary channel.

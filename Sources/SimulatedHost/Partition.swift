@@ -21,6 +21,7 @@ final class Partition: @unchecked Sendable {
   private var isolation = MachineIsolation.none
   private var synICs: [GuestSynIC] = []
   var server: ControlServer
+  /// They stay until the guest leaves, which may have bound one for good.
   private var doorbells: [UInt32: DoorbellBox] = [:]
   let gpadls = GPADLTable()
   /// GPADLs that the guest wants back while a device uses them.
@@ -33,12 +34,15 @@ final class Partition: @unchecked Sendable {
   var primaries: [ChannelID: ChannelID] = [:]
   /// Subchannels to offer when those of the last time are gone.
   var wantedSubchannels: [ChannelID: UInt16] = [:]
+  private var monitor: GuestMonitor?
   private var isGone = false
   static let maximumDoorbells = 4096
 
   struct OpenedChannel {
     let state: HostChannelState
+    let interrupt: ChannelInterrupt
     let connectionID: UInt32
+    let monitor: MonitorID?
   }
 
   /// A box, since dictionaries hold no noncopyable values.
@@ -139,6 +143,9 @@ final class Partition: @unchecked Sendable {
       }
       self.memory = memory
       isolation = join.isolation
+      let monitor = GuestMonitor(memory)
+      self.monitor = monitor
+      _ = host.control.attach(MonitorPoller(monitor))
       // Only now are devices offered: the flags depend on who we are to the guest.
       // In their order, so that each guest finds the same disk first.
       for (index, device) in host.devices.sorted(by: { $0.key < $1.key }) { offer(device, index) }
@@ -155,7 +162,8 @@ final class Partition: @unchecked Sendable {
     do throws(GuestMemoryError) {
       // A paravisor's SynIC lies in encrypted memory, a host's can't.
       try synICs[Int(registers.processor)].setPages(
-        message: registers.messagePage, eventFlags: registers.eventFlagsPage,
+        message: registers.messagePage == LinkSynIC.noPage ? nil : registers.messagePage,
+        eventFlags: registers.eventFlagsPage == LinkSynIC.noPage ? nil : registers.eventFlagsPage,
         in: isolation == .paravisor ? .encrypted : .hostVisible)
       return .success
     } catch {
@@ -206,17 +214,19 @@ final class Partition: @unchecked Sendable {
         logger.info(
           "guest speaks \(connection.version)",
           metadata: ["confidential": "\(connection.isConfidential)"])
+        setMonitorPages(connection.monitorPages)
       case .disconnected:
         forgetGPADLs()
         logger.info("guest disconnected")
-      case .monitorPagesChanged: break
+        setMonitorPages(nil)
+      case .monitorPagesChanged(let pages): setMonitorPages(pages)
       case .open(let request): open(request)
       case .close(let channel): close(channel)
       case .createGPADL(let channel, let gpadl): checkGPADL(channel, gpadl)
       case .tearDownGPADL(_, let gpadl): tearDownGPADL(gpadl)
-      case .modify(let channel, _):
-        // Interrupts of any processor are the guest's affair; the flag is what counts here.
-        perform(server.modifyCompleted(channel, .success))
+      case .modify(let channel, let processor):
+        let isMoved = channels[channel]?.interrupt.move(to: processor) ?? false
+        perform(server.modifyCompleted(channel, isMoved ? .success : .unsuccessful))
       case .released(let channel):
         deviceOf[channel] = nil
         primaries[channel] = nil
@@ -235,11 +245,20 @@ final class Partition: @unchecked Sendable {
     }
   }
 
+  private func setMonitorPages(_ pages: MonitorPages?) {
+    do throws(GuestMemoryError) {
+      // The page that is the guest's to write: the host's own signals go by event flags.
+      try monitor?.setPages(pages, in: .hostVisible)
+    } catch {
+      logger.warning("monitor pages refused: \(error)")
+    }
+  }
+
   // MARK: - Devices
 
   func offer(_ device: HostDevice, _ index: Int) {
     do throws(ControlError) {
-      let (id, actions) = try server.offer(device.vsp.offer)
+      let (id, actions) = try server.offer(monitored(device.vsp.offer))
       deviceOf[id] = index
       primaries[id] = nil
       perform(actions)
@@ -254,7 +273,9 @@ final class Partition: @unchecked Sendable {
 
   private func tryOpen(_ request: OpenRequest) -> ControlStatus {
     guard let memory, let index = deviceOf[request.channel], let device = host.devices[index],
-      request.targetVP < synICs.count, channels[request.channel] == nil,
+      let interrupt = ChannelInterrupt(
+        synICs, processor: request.targetVP, flag: request.eventFlag),
+      channels[request.channel] == nil,
       !channels.values.contains(where: { $0.connectionID == request.connectionID })
     else { return .unsuccessful }
     let view: GuestMemoryView = request.confidentiality == .hostVisible ? .hostVisible : .encrypted
@@ -262,7 +283,9 @@ final class Partition: @unchecked Sendable {
       let mapping = try memory.map(request.ringPages, in: view)
       let box = try doorbell(request.connectionID)
       let id = request.channel
-      let subchannel = server.offers.first { $0.channelID == id }?.subchannelIndex ?? 0
+      let offer = server.offers.first { $0.channelID == id }
+      let subchannel = offer?.subchannelIndex ?? 0
+      let monitor = server.connection?.monitorPages == nil ? nil : offer?.monitor
       let (control, number) = (host.control, number)
       let worker = host.worker(for: index + Int(subchannel))
       let state = HostChannelState(
@@ -279,15 +302,16 @@ final class Partition: @unchecked Sendable {
       let channel: HostChannel
       do throws(RingError) {
         channel = try HostChannel(
-          request, memory: memory, gpadls: gpadls, synIC: synICs[Int(request.targetVP)],
-          state: state,
+          request, memory: memory, gpadls: gpadls, interrupt: interrupt, state: state,
           faults: ChannelFaults(device.faults), capture: host.configuration.capture,
           guest: number, subchannelIndex: subchannel)
       } catch {
         logger.warning("channel \(id) refused: \(error)")
         return .unsuccessful
       }
-      channels[id] = OpenedChannel(state: state, connectionID: request.connectionID)
+      channels[id] = OpenedChannel(
+        state: state, interrupt: interrupt, connectionID: request.connectionID, monitor: monitor)
+      self.monitor?.watch(monitor, box)
       worker.watch(box.event.rawValue) { box.event.drain() }
       device.vsp.open(channel, on: worker)
       logger.debug("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
@@ -310,7 +334,7 @@ final class Partition: @unchecked Sendable {
   /// A device let go of a channel: because it was closed, or because its ring was corrupt.
   private func closed(_ id: ChannelID) {
     guard let channel = channels.removeValue(forKey: id) else { return }
-    doorbells[channel.connectionID] = nil
+    monitor?.unwatch(channel.monitor)
     let state = channel.state
     if revoking.contains(id) {
       finishRevokes()
@@ -329,6 +353,7 @@ final class Partition: @unchecked Sendable {
     isGone = true
     logger.info("guest \(reason)")
     host.control.unwatch(socket.rawValue)
+    monitor?.end()
     perform(server.disconnect())
     for channel in channels.values { channel.state.close() }
     host.remove(self)

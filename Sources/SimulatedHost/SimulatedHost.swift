@@ -18,6 +18,9 @@ public final class SimulatedHost: Sendable {
     public var capture: Capture?
     /// The threads that serve devices, one or more.
     public var workers: [Worker.Configuration] = [.init(name: "vsp")]
+    /// Whether guests that have monitor pages signal through them, and not by hypercall: it takes
+    /// a millisecond then until their packets are seen.
+    public var usesMonitors = false
     public var logger = Logger(label: "vmbus-host")
 
     public init() {

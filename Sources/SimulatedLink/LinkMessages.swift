@@ -16,10 +16,10 @@ public enum LinkCall: UInt32, Sendable {
   case postMessage = 2
   /// `LinkSynIC`: the registers SIMP and SIEFP of one virtual processor.
   case setSynIC = 3
-  /// `LinkProcessor`: the register EOM.
+  /// `LinkNumber`: the register EOM of a processor.
   case endOfMessage = 4
-  /// `LinkConnection`. The answer carries an eventfd, whose signal is the hypercall HvSignalEvent
-  /// with this connection id.
+  /// `LinkNumber`. The answer carries an eventfd, whose signal is the hypercall HvSignalEvent
+  /// with this connection id, for as long as the guest stays: whether the channel is open or not.
   case bindEvent = 5
 }
 
@@ -144,11 +144,14 @@ public struct LinkPost: WireLayout, Equatable {
 public struct LinkSynIC: WireLayout, Equatable {
   public static let name: WireName = "link SynIC"
   public static let byteCount = 24
+  /// The register does not have its enable bit.
+  public static let noPage = GPN.max
+
   /// @0
   public var processor: UInt32 = 0
-  /// @8: guest page number of the message page.
+  /// @8: guest page number of the message page, or `noPage`.
   public var messagePage: UInt64 = 0
-  /// @16: guest page number of the event flags page.
+  /// @16: guest page number of the event flags page, or `noPage`.
   public var eventFlagsPage: UInt64 = 0
 
   public init() {}

@@ -62,6 +62,9 @@ public struct HypercallStatus: WireInteger, CustomStringConvertible {
   public init(rawValue: UInt16) { self.rawValue = rawValue }
 
   public static let success = HypercallStatus(rawValue: 0)
+  public static let invalidCode = HypercallStatus(rawValue: 2)
+  public static let invalidInput = HypercallStatus(rawValue: 3)
+  public static let invalidAlignment = HypercallStatus(rawValue: 4)
   public static let invalidParameter = HypercallStatus(rawValue: 5)
   public static let accessDenied = HypercallStatus(rawValue: 6)
   public static let invalidPortID = HypercallStatus(rawValue: 0x11)
@@ -72,6 +75,9 @@ public struct HypercallStatus: WireInteger, CustomStringConvertible {
   public var description: String {
     switch self {
     case .success: "success"
+    case .invalidCode: "invalid hypercall code"
+    case .invalidInput: "invalid hypercall input"
+    case .invalidAlignment: "invalid alignment"
     case .invalidParameter: "invalid parameter"
     case .accessDenied: "access denied"
     case .invalidPortID: "invalid port id"

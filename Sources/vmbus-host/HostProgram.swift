@@ -75,6 +75,10 @@ struct HostProgram: ParsableCommand {
       valueName: "count"))
   var subchannels: Int?
 
+  @Flag(
+    help: "Let guests that have monitor pages signal through them instead of by hypercall.")
+  var monitors = false
+
   @Option(
     help: ArgumentHelp(
       "A named pipe to make, whose lines are commands: \(Controllers.commands), \(NetworkDevices.commands).",
@@ -108,6 +112,7 @@ struct HostProgram: ParsableCommand {
     var configuration = SimulatedHost.Configuration()
     configuration.logger = logger
     configuration.workers = workerConfigurations
+    configuration.usesMonitors = monitors
     if let capture {
       do throws(Errno) {
         configuration.capture = try Capture(path: capture)

@@ -11,6 +11,7 @@ import VMBus
   /// Guest memory of 4 pages at page 0x100, seen from both sides.
   final class Bed {
     let synIC: GuestSynIC
+    let memory: GuestMemory
     let guest: MappedMemory
     let interrupt: EventDescriptor
 
@@ -27,7 +28,7 @@ import VMBus
       guard let receiver = try listener.accept() else { throw SetUpFailed() }
       try sender.send([1], descriptors: [file.owned.rawValue])
       guard let message = try receiver.receive() else { throw SetUpFailed() }
-      let memory = try GuestMemory([region], fileCount: 1, from: message)
+      memory = try GuestMemory([region], fileCount: 1, from: message)
       interrupt = try EventDescriptor()
       synIC = GuestSynIC(memory, interrupt: try interrupt.owned.duplicate())
       try synIC.setPages(message: 0x100, eventFlags: 0x101, in: .hostVisible)
@@ -51,6 +52,18 @@ import VMBus
     #expect((512..<516).map { bed.byte($0) } == [1, 0, 0, 0])
     #expect(bed.byte(516) == 12 && bed.byte(517) == 0)
     #expect((528..<540).map { bed.byte($0) } == [2, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0])
+  }
+
+  @Test func messagesWaitForAPage() throws {
+    let bed = try Bed()
+    try bed.synIC.setPages(message: nil, eventFlags: nil, in: .hostVisible)
+    #expect(bed.synIC.post(Self.message(5)))
+    bed.synIC.setEventFlag(1)
+    #expect(bed.interrupt.drain() == 0)
+    #expect(bed.byte(512) == 0 && (4096..<8192).allSatisfy { bed.byte($0) == 0 })
+    try bed.synIC.setPages(message: 0x102, eventFlags: 0x103, in: .hostVisible)
+    #expect(bed.interrupt.drain() == 1)
+    #expect(bed.byte(8192 + 512) == 1 && bed.byte(8192 + 536) == 5)
   }
 
   @Test func theNextMessageWaitsUntilTheSlotIsFree() throws {

@@ -8,6 +8,9 @@
 # A check of its own is a function here and a line in the table at the end. A program that it needs
 # in the guests is a word in `bed_products`.
 
+# shellcheck source=scripts/vm/qemu.sh
+. scripts/vm/qemu.sh
+
 # Products of this package that lie in the guests.
 # shellcheck disable=SC2034
 bed_products=(vmbusctl vsc-balloon open-close)

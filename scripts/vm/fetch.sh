@@ -7,7 +7,7 @@
 
 # The number changes when what is kept here changes: an older cache is then not used.
 bed_cache=${XDG_CACHE_HOME:-$HOME/.cache}/swift-vmbus/bed
-bed_parts=$bed_cache/1
+bed_parts=$bed_cache/2
 
 # The kernels: a name, the packages' version, and the suite that has it.
 bed_kernels=(6.12 7)
@@ -17,6 +17,9 @@ bed_suites=(trixie trixie-backports)
 # Modules; a kernel that has not got one has it built in.
 l1_modules=(irqbypass kvm kvm-amd)
 l2_modules=(hv_vmbus uio uio_hv_generic)
+# For guests of vmbus-vm, with all that they need, in the order in which they are loaded. ext4 asks
+# for its checksum by name, without depending on it.
+device_modules=(hv_vmbus hv_storvsc sd_mod crc32c_generic ext4 hv_utils hv_netvsc)
 
 bed_fetched() { [[ -d $bed_parts ]]; }
 
@@ -132,11 +135,33 @@ keep_kernel() {
   [[ -f $file ]] || file=$usr/../boot/vmlinuz-${directory##*/}
   cp "$file" "$to/vmlinuz"
   say "kernel ${directory##*/}" >&3
-  mkdir "$to"/{l1,l2}
-  for module in "${l1_modules[@]/#/l1/}" "${l2_modules[@]/#/l2/}"; do
-    file=$(find "$directory" -name "${module#*/}.ko.xz")
-    [[ -z $file ]] || "$usr/bin/busybox" xz -dc "$file" >"$to/$module.ko"
+  mkdir "$to"/{l1,l2,devices}
+  for module in "${l1_modules[@]}"; do keep_module "$usr" "$directory" "$to/l1/$module.ko"; done
+  touch "$to"/{l2,devices}/order
+  for module in "${l2_modules[@]}"; do keep_module_tree "$usr" "$directory" "$to/l2" "$module"; done
+  for module in "${device_modules[@]}"; do
+    keep_module_tree "$usr" "$directory" "$to/devices" "$module"
   done
+}
+
+# keep_module USR DIRECTORY TO: a module, named as the file TO. One that is not there is built in.
+keep_module() {
+  local file name=${3##*/}
+  # Names of modules and of their files differ in these two signs.
+  file=$(find "$2" -name "${name//[_-]/[_-]}.xz")
+  [[ -z $file ]] || "$1/bin/busybox" xz -dc "$file" >"$3"
+}
+
+# keep_module_tree USR DIRECTORY TO NAME: a module behind those that it depends on, in TO/order.
+keep_module_tree() {
+  local needed
+  ! grep -qx "$4" "$3/order" || return 0
+  keep_module "$1" "$2" "$3/$4.ko"
+  [[ -f $3/$4.ko ]] || return 0
+  for needed in $(tr '\0' '\n' <"$3/$4.ko" | sed -n 's/^depends=//p' | tr , ' '); do
+    keep_module_tree "$1" "$2" "$3" "$needed"
+  done
+  say "$4" >>"$3/order"
 }
 
 # keep_program USR NAME TO [ARGUMENTS]: a program with the loader and the libraries that it was built for, and

@@ -74,7 +74,8 @@ public struct SCSITarget: ~Copyable, @unchecked Sendable {
     switch command {
     case .failure(let refusal): return SCSIOutcome(refusal)
     case .success(.reportLUNs(let selection, let length)):
-      return reportLUNs(selection, allocationLength: length, limit: limit, to: &data)
+      return reportLUNs(
+        selection, isTarget: true, allocationLength: length, limit: limit, to: &data)
     case .success(let command):
       return unit.disk.execute(
         command, for: SCSIClient(core: core, nexus: nexus, lun: lun), limit: limit,
@@ -88,9 +89,11 @@ public struct SCSITarget: ~Copyable, @unchecked Sendable {
   ) -> SCSIOutcome {
     switch command {
     case .failure(.request): return .invalidRequest
-    // The target answers for units that are not there too.
-    case .success(.reportLUNs(let selection, let length)) where isTarget:
-      return reportLUNs(selection, allocationLength: length, limit: limit, to: &data)
+    // The controller answers for units and targets that are not there too: Linux asks each target
+    // whose INQUIRY succeeds, and logs an error where this one then fails.
+    case .success(.reportLUNs(let selection, let length)):
+      return reportLUNs(
+        selection, isTarget: isTarget, allocationLength: length, limit: limit, to: &data)
     case .success(.inquiry(_, _, let length)):
       var inquiry = InquiryData()
       inquiry.deviceType = InquiryData.noUnit
@@ -102,11 +105,12 @@ public struct SCSITarget: ~Copyable, @unchecked Sendable {
 
   @inline(never)
   private func reportLUNs<Data: ExternalData & ~Copyable & ~Escapable>(
-    _ selection: UInt8, allocationLength: UInt32, limit: UInt32, to data: inout Data
+    _ selection: UInt8, isTarget: Bool, allocationLength: UInt32, limit: UInt32,
+    to data: inout Data
   ) -> SCSIOutcome {
     guard selection <= 2 else { return .invalidField(byte: 2) }
-    // Well-known units (1) are units that this controller does not have.
-    let listsDisks = selection != 1
+    // All disks are of one target. Well-known units (1) are units that it does not have.
+    let listsDisks = isTarget && selection != 1
     var stream = SCSIStream(room: Int(min(allocationLength, limit)))
     stream.skip(ReportLUNsHeader.byteCount)
     do throws(ExternalDataError) {
@@ -119,7 +123,7 @@ public struct SCSITarget: ~Copyable, @unchecked Sendable {
     } catch {
       return .invalidRequest
     }
-    nexus.forgetInventory()
+    if isTarget { nexus.forgetInventory() }
     return .good(stream.moved)
   }
 

@@ -127,6 +127,11 @@ extension ControlServer {
       channels[offer.channelID]?.isAnnounced = true
       var offer = offer
       if !connection.isConfidential { offer.flags.subtract(.confidential) }
+      if connection.monitorPages == nil {
+        // Without a page to trigger it in, the guest could not signal at all.
+        offer.monitorID = OfferChannel.noMonitor
+        offer.monitorAllocated = 0
+      }
       if !connection.features.contains(.gpaPinning) {
         offer.flags.remove(.requirePinnedExternalMemory)
       }

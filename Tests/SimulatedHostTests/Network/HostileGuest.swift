@@ -93,11 +93,13 @@ struct HostilePlay: ~Copyable {
     let state = HostChannelState(
       try guest.memory.map(pages, in: .hostVisible), split: 3 * 4096, wake: {}, rescind: {},
       released: {})
-    let interrupt = try EventDescriptor()
+    let event = try EventDescriptor()
+    let synIC = try GuestSynIC(guest.memory, interrupt: event.owned.duplicate())
+    guard let interrupt = ChannelInterrupt([synIC], processor: 0, flag: request.eventFlag) else {
+      throw Broken(reason: "no processor")
+    }
     let hostChannel = try HostChannel(
-      request, memory: guest.memory, gpadls: table,
-      synIC: GuestSynIC(guest.memory, interrupt: interrupt.owned.duplicate()),
-      state: state, faults: ChannelFaults([]), capture: nil)
+      request, memory: guest.memory, gpadls: table, interrupt: interrupt, state: state, faults: ChannelFaults([]), capture: nil)
     var configuration = NetworkConfiguration()
     configuration.maximumQueues = 4
     let network = NetworkGuest(

@@ -34,8 +34,10 @@ import Testing
     command.lun = 5
     command.pieceSize = 3
     #expect(command.run(on: bench).data == Self.list)
+    // Linux 6.12 and 7.3 ask so at each target: an error there would be in their log.
     command.target = 1
-    #expect(command.run(on: bench).request.srbStatus == .invalidLUN)
+    #expect(command.run(on: bench).isGood)
+    #expect(command.run(on: bench).data == [UInt8](repeating: 0, count: 8))
   }
 
   @Test func reportLUNsIsCut() throws {

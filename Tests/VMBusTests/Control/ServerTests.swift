@@ -312,4 +312,20 @@ import Testing
     #expect(actions.last == .refused(.reservedChannel(4)))
     #expect(try Self.posts(actions).map(\.type) == [.openChannelResult])
   }
+
+  /// A guest without monitor pages could not signal a monitored channel.
+  @Test(arguments: [true, false]) func monitorsAreForGuestsThatHavePages(_ has: Bool) throws {
+    var server = ControlServer()
+    var offer = OfferChannel.test()
+    (offer.monitorID, offer.monitorAllocated) = (0x41, 1)
+    _ = try server.offer(offer)
+    let pages = MonitorPages(parentToChild: 0x1000, childToParent: 0x2000)
+    _ = server.receive(Self.contact(pages: has ? pages : MonitorPages()))
+    var told: [MonitorID?] = []
+    for case .post(let message, _) in server.receive(.requestOffers) {
+      let parsed = try ControlMessage(parsing: message.array, version: .v6_0)
+      if case .offerChannel(let offer) = parsed { told.append(offer.monitor) }
+    }
+    #expect(told == [has ? MonitorID(0x41) : nil])
+  }
 }

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import CKVM
+public import Logging
+import Platform
+import SimulatedLink
+import Synchronization
+import SystemPackage
+
+/// A virtual machine on KVM that runs a Linux kernel, on Microsoft's hypervisor as far as the kernel
+/// can tell, as a guest of a simulated host.
+public final class VirtualMachine: Sendable {
+  public struct Configuration: Sendable {
+    public var kernel: BootImage
+    public var initrd: [UInt8] = []
+    public var commandLine = "console=ttyS0"
+    /// A multiple of 4096.
+    public var memoryByteCount = 512 << 20
+    /// 1 to 16.
+    public var processorCount = 1
+    /// The socket of the host whose guest it is; nil for none.
+    public var hostPath: String?
+    /// Takes what the guest writes to its console, on a thread of the machine.
+    public var console: @Sendable ([UInt8]) -> Void = { _ in }
+    public var logger = Logger(label: "vmbus-vm")
+
+    public init(kernel: BootImage) { self.kernel = kernel }
+  }
+
+  private let configuration: Configuration
+  private let memory: MachineMemory
+  private let machine: MachineBox
+  private let processors: [MachineProcessor]
+  private let ports: Ports
+  private let console: Console
+  /// Waits for the guest's ends of interrupts, and for the host's end.
+  private let events: Worker
+  private let host: HostCalls
+  private let link: GuestLink?
+  private let end: Promise<MachineEnd>
+
+  /// A box, since several objects need it, which outlive each other in no order.
+  final class MachineBox: Sendable {
+    let machine: KVMMachine
+    /// KVM reads and writes it.
+    private let memory: MachineMemory
+
+    init(_ machine: consuming KVMMachine, _ memory: MachineMemory) {
+      self.machine = machine
+      self.memory = memory
+    }
+  }
+
+  /// Whether KVM can be used here: a machine is made and run.
+  public static func checkKVM() throws(MachineError) { try KVM.check() }
+
+  /// Makes the machine, loads the kernel and joins the host; nothing runs yet.
+  public init(_ configuration: Configuration) throws(MachineError) {
+    self.configuration = configuration
+    let count = configuration.processorCount
+    guard 1...MachineLayout.maximumProcessors ~= count else { throw .badProcessorCount(count) }
+    let memory = try MachineMemory(byteCount: configuration.memoryByteCount)
+    let kvm = try KVM()
+    let new = try kvm.makeMachine()
+    try new.setMemory(memory)
+    let supported = try kvm.supportedLeaves()
+    var processors: [MachineProcessor] = []
+    for number in 0..<count {
+      let processor = try kvm.makeProcessor(number, of: new)
+      try processor.enableSynIC()
+      try processor.setLeaves(
+        CPUIDLeaves.leaves(
+          supported: supported, hyperV: try processor.supportedHyperVLeaves(),
+          processor: number, count: count))
+      if number == 0 { try processor.setStart(try KernelLoader.load(configuration, memory)) }
+      processors.append(try MachineProcessor(number, processor))
+    }
+    // SINTs can be routed only when their processors have a SynIC.
+    try new.setRoutes(InterruptRoutes.table(processorCount: count))
+    for processor in processors {
+      try new.bindInterrupt(
+        MachineLayout.interrupt(ofProcessor: processor.number),
+        event: processor.synIC.interrupt.rawValue, ended: processor.synIC.ended.rawValue)
+    }
+    let machine = MachineBox(new, memory)
+    let end = Promise<MachineEnd>()
+    let link = try Self.join(configuration.hostPath, memory, processors)
+    self.memory = memory
+    self.machine = machine
+    self.processors = processors
+    self.link = link
+    self.end = end
+    host = HostCalls(link, memory, logger: configuration.logger) { end.keep(.hostGone) }
+    do throws(Errno) {
+      console = try Console(configuration.console)
+      events = try Worker(.init(name: "vm-events", spinRounds: 0))
+    } catch {
+      throw .memory(error)
+    }
+    let output = console
+    ports = Ports(
+      output: { output.put($0) },
+      setSerialLine: { machine.machine.setLine(MachineLayout.serialLine, $0) })
+  }
+
+  private static func join(
+    _ path: String?, _ memory: MachineMemory, _ processors: [MachineProcessor]
+  ) throws(MachineError) -> GuestLink? {
+    guard let path else { return nil }
+    let link: GuestLink
+    do throws(Errno) { link = try GuestLink(path: path) } catch { throw .noHost(path: path, error) }
+    do throws(LinkError) {
+      try link.join(
+        .none, memory.regions, files: [memory.file.owned.rawValue],
+        interrupts: processors.map { $0.synIC.interrupt.rawValue })
+    } catch {
+      throw .host(error)
+    }
+    return link
+  }
+
+  /// Runs the machine until it ends. It blocks the calling thread, and can be called once.
+  public func run() throws(MachineError) -> MachineEnd {
+    watchEvents()
+    let (machine, end) = (machine, end)
+    let logger = configuration.logger
+    let handlers = MachineProcessor.Handlers(
+      ports: ports, host: host,
+      bind: { _ = machine.machine.bindEvent($0, $1) },
+      ended: { end.keep($0) },
+      guestCrashed: { logger.warning("the guest's kernel has told of a panic") },
+      isOver: { end.isKept })
+    defer { tearDown() }
+    for processor in processors { try processor.start(handlers) }
+    return end.wait()
+  }
+
+  private func watchEvents() {
+    let host = host
+    for processor in processors {
+      let synIC = processor.synIC
+      events.watch(synIC.ended.rawValue) {
+        synIC.ended.drain()
+        host.interruptEnded(synIC)
+      }
+    }
+    guard let link else { return }
+    let (end, events) = (end, events)
+    // Nothing comes on the socket unasked: what wakes this is the host's end.
+    events.watch(link.descriptor, hangUpOnly: true) { [weak events] in
+      events?.unwatch(link.descriptor)
+      end.keep(.hostGone)
+    }
+  }
+
+  private func tearDown() {
+    // For a thread that could not be started.
+    end.keep(.stopped)
+    for processor in processors { processor.kick() }
+    for processor in processors { processor.join() }
+    link?.shutDown()
+    events.stop()
+    console.finish()
+  }
+
+  /// Ends the machine, as if its power were cut. From any thread.
+  public func stop() { end.keep(.stopped) }
+
+  /// Somebody types at the console.
+  public func type(_ bytes: [UInt8]) { ports.receive(bytes) }
+}
