@@ -96,7 +96,7 @@ struct HostilePlay: ~Copyable {
     let event = try EventDescriptor()
     let synIC = try GuestSynIC(guest.memory, interrupt: event.owned.duplicate())
     guard let interrupt = ChannelInterrupt([synIC], processor: 0, flag: request.eventFlag) else {
-      throw Broken(reason: "no processor")
+      throw HostileGuest.Broken(reason: "no processor")
     }
     let hostChannel = try HostChannel(
       request, memory: guest.memory, gpadls: table, interrupt: interrupt, state: state, faults: ChannelFaults([]), capture: nil)
