@@ -17,7 +17,8 @@ struct MachineProgram: AsyncParsableCommand {
       "Runs a Linux kernel in a small virtual machine, as a guest of a simulated Hyper-V host.",
     discussion: """
       The kernel is a stock one, and its own VMBus drivers use the host's devices. The machine's console \
-      is standard input and output; Ctrl-] ends it. It ends when the guest powers off. With a command, as       in vmbus-vm --disk disk.img -- fdisk -l /dev/sda, it is the command's output that is printed.
+      is standard input and output; Ctrl-] ends it. It ends when the guest powers off. With a command, \
+      as in vmbus-vm --disk disk.img -- fdisk -l /dev/sda, it is the command's output that is printed.
       """,
     version: projectVersion)
 
