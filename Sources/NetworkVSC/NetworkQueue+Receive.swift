@@ -36,6 +36,7 @@ extension NetworkQueue {
   /// Begins to read a packet with ranges of the receive buffer.
   @inlinable
   mutating func begin(_ packet: Packet) {
+    let core = unsafe self.core
     slot = unsafe core.pointee.begin(packet.transactionID)
     do throws(WireError) {
       rangesLeft = try Self.rangeCount(channel.ranges(of: packet), channel.payload(of: packet))
@@ -43,6 +44,7 @@ extension NetworkQueue {
       self.packet = packet
     } catch {
       refuse(error)
+      let core = unsafe self.core
       unsafe core.pointee.release(slot)
     }
   }
@@ -88,6 +90,7 @@ extension NetworkQueue {
       dropCoalescing()
     }
     self.packet = nil
+    let core = unsafe self.core
     unsafe core.pointee.release(slot)
   }
 
@@ -167,6 +170,7 @@ extension NetworkQueue {
       guard coalescing.segmentCount > 0 else {
         throw .invalid("RNDIS packet", field: "first fragment", value: UInt64(id.rawValue))
       }
+      let core = unsafe self.core
       guard let segment = unsafe core.pointee.takeSegment(offset, byteCount) else {
         counts.dropped &+= 1
         throw .invalid("RNDIS packet", field: "fragments", value: UInt64(coalescing.segmentCount))
@@ -196,6 +200,7 @@ extension NetworkQueue {
   @usableFromInline
   mutating func dropCoalescing() {
     if coalescing.next != ReceiveCore.none {
+      let core = unsafe self.core
       unsafe core.pointee.freeSegments(from: coalescing.next)
     }
     coalescing = Coalescing()

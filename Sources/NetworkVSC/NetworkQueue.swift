@@ -22,6 +22,8 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   @usableFromInline var requests: Requests<SendRequest<External>>
   @usableFromInline var frames: DMAPool<External>
   @usableFromInline var phase = Phase.new
+  // Copied to a local before its pointee is changed by a method: Swift 6.3.1 can't compile that under
+  // ThreadSanitizer otherwise.
   @usableFromInline let core: UnsafeMutablePointer<ReceiveCore>
   let coreOwner: ReceiveCoreOwner
   @usableFromInline var sections = SendSections()
@@ -202,6 +204,7 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
       } catch {
         return note(refusal(error))
       }
+      let core = unsafe self.core
       unsafe core.pointee.popDone()
       counts.completionsSent &+= 1
     }
