@@ -41,11 +41,13 @@ struct ReceiveSegment {
 @safe
 @usableFromInline
 struct ReceiveCore: ~Copyable {
+  // First, since each queue has its own: Swift 6.3.1 tells ThreadSanitizer that a change of any field
+  // is one of what the first field points to.
+  @usableFromInline let slots: UnsafeMutablePointer<ReceiveSlot>
   /// The receive buffer.
   @usableFromInline let base: UnsafeMutableRawPointer
   /// Keeps the receive buffer.
   let owner: any AnyObject & Sendable
-  @usableFromInline let slots: UnsafeMutablePointer<ReceiveSlot>
   @usableFromInline let free: UnsafeMutablePointer<UInt32>
   @usableFromInline var freeCount: Int
   @usableFromInline let slotCount: Int
