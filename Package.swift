@@ -127,7 +127,8 @@ let package = Package(
       name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
       swiftSettings: settings),
     .target(
-      name: "NetworkVSC", dependencies: ["NetworkProtocol", "Platform", "VMBus", "VSC"],
+      name: "NetworkVSC",
+      dependencies: ["NetworkProtocol", "PacketIO", "Platform", "VMBus", "VSC"],
       swiftSettings: settings),
     .target(
       name: "BalloonVSC",

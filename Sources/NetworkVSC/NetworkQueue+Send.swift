@@ -37,7 +37,7 @@ extension NetworkQueue {
     }
     if info.present.contains(.largeSend) {
       var frame = target._mutatingExtracting(first: count)
-      LargeSend.prepare(&frame, info.largeSend)
+      prepareLargeSend(&frame, info.largeSend)
       counts.largeSends &+= 1
     }
     sections.used &+= total
@@ -188,7 +188,7 @@ extension NetworkQueue {
         into: &message, dataByteCount: count, dataOffset: FrameLayout.headroom)
       if info.present.contains(.largeSend) {
         var frame = message._mutatingExtracting(droppingFirst: FrameLayout.headroom)
-        LargeSend.prepare(&frame, info.largeSend)
+        prepareLargeSend(&frame, info.largeSend)
       }
     }
     let message = NVSPRNDISPacket(

@@ -22,7 +22,7 @@ struct NICArgument: ExpressibleByArgument {
 
   let kind: Kind
   var address: MACAddress?
-  var configuration = NetworkConfiguration()
+  var configuration = AdapterConfiguration()
   var flags: OfferFlags = []
 
   static let syntax = """
@@ -47,10 +47,10 @@ struct NICArgument: ExpressibleByArgument {
       guard let address = MACAddress(value), !address.isGroup else { return false }
       self.address = address
     case "mtu":
-      guard let mtu = Int(value), NetworkConfiguration.mtuRange ~= mtu else { return false }
+      guard let mtu = Int(value), AdapterConfiguration.mtuRange ~= mtu else { return false }
       configuration.mtu = mtu
     case "queues":
-      guard let count = Int(value), 1...NetworkConfiguration.maximumQueueCount ~= count else {
+      guard let count = Int(value), 1...AdapterConfiguration.maximumQueueCount ~= count else {
         return false
       }
       configuration.maximumQueues = count

@@ -56,7 +56,7 @@ final class NetworkDevices: Sendable {
   }
 
   private static func tap(
-    _ name: String, _ configuration: NetworkConfiguration
+    _ name: String, _ configuration: AdapterConfiguration
   ) throws -> TapBackend {
     do throws(TapError) {
       let device = try TapDevice(name: name, queueCount: configuration.maximumQueues)

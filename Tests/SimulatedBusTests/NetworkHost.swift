@@ -4,11 +4,11 @@ import NetworkProtocol
 import SimulatedHost
 import VMBus
 
-/// A device of the host; apart from the tests, since the driver has a configuration of that name, too.
+/// A device of the host.
 func makeNetVSP(
   _ backend: any NetworkBackend, instance: GUID, queues: Int, mtu: Int, flags: OfferFlags
 ) -> NetVSP {
-  var configuration = NetworkConfiguration()
+  var configuration = AdapterConfiguration()
   configuration.maximumQueues = queues
   configuration.mtu = mtu
   return NetVSP(

@@ -123,7 +123,7 @@ struct PacketLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   mutating func expire(now: UInt64) { queue.expire(now: now) }
 }
 
-/// A driver's configuration that fits a test's machine; here, since the host has a type of that name, too.
+/// A driver's configuration that fits a test's machine.
 func smallNetwork(queues: Int? = nil, mtu: Int = 1500) -> NetworkConfiguration {
   var configuration = NetworkConfiguration()
   configuration.receiveBufferByteCount = 4 << 20

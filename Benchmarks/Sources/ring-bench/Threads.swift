@@ -52,16 +52,28 @@ final class Pair: @unchecked Sendable {
 /// Messages per second from one pinned thread to another, and round trips, beside the twin's and
 /// beside a bare cache line's.
 func measureThreads(rounds: Int, scale: UInt64) throws {
+  try measureStream([64, 1512], rounds: rounds, scale: scale)
+  try measurePingPong(rounds: rounds, trips: 100_000 * scale)
+}
+
+/// Where other programs use these processors, each wait for the other thread may take a time slice: the
+/// rounds are as many as fit these seconds.
+private let limit = 10.0
+
+/// Messages per second from one pinned thread to another, beside the twin's.
+func measureStream(_ payloads: [Int], rounds: Int, scale: UInt64) throws {
   guard usable_cpus() >= 2 else {
     throw Failure.usage("two threads need two processors; this process may use one")
   }
   guard pin_to_cpu(0) else { throw Failure.usage("can't pin a thread to a processor") }
-  for payload in [64, 1512] {
+  for payload in payloads {
     let pair = Pair(payload: payload)
     let packets = 250_000 * scale
     var swift: [Double] = []
     var ratios: [Double] = []
+    let start = ContinuousClock.now
     for _ in 0..<rounds {
+      if !swift.isEmpty, start.duration(to: .now) > .seconds(limit) { break }
       let own = try pair.race(
         { pair in
           var producer = try unsafe RingProducer(pair.there.end())
@@ -96,15 +108,23 @@ func measureThreads(rounds: Int, scale: UInt64) throws {
     row(
       "two threads, \(payload) B, batch 32", "M messages/s", rate, "C twin", rate * median(ratios))
   }
-  try measurePingPong(rounds: rounds, trips: 100_000 * scale)
 }
 
-private func measurePingPong(rounds: Int, trips: UInt64) throws {
+private func measurePingPong(rounds: Int, trips wanted: UInt64) throws {
   let pair = Pair(payload: 64)
   var swift: [Double] = []
   var toTwin: [Double] = []
   var toLine: [Double] = []
+  // A few first: they tell how many fit.
+  unsafe pair.lines.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+  let few: UInt64 = 1000
+  let rough = try pair.race(
+    { unsafe line_ping($0.lines.bytes.baseAddress, few) },
+    { unsafe line_pong($0.lines.bytes.baseAddress, few) })
+  let trips = min(wanted, max(few, UInt64(limit / 4 / max(rough, 1e-6) * Double(few))))
+  let start = ContinuousClock.now
   for _ in 0..<rounds {
+    if !swift.isEmpty, start.duration(to: .now) > .seconds(limit) { break }
     let own = try pair.race(
       { pair in
         var producer = try unsafe RingProducer(pair.there.end())

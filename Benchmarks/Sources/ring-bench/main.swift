@@ -72,11 +72,13 @@ do {
   case ("time-quick", 1): try measureTime(rounds: 41, nanoseconds: 2e6)
   case ("threads", 1): try measureThreads(rounds: 21, scale: 4)
   case ("threads-quick", 1): try measureThreads(rounds: 11, scale: 1)
+  case ("packets", 1): try measureStream([64, 1500], rounds: 11, scale: 1)
   case ("count", 2):
     guard let packets = UInt64(arguments.last ?? ""), packets >= 32 else { fallthrough }
     try countInstructions(packets: packets)
   default:
-    throw Failure.usage("usage: ring-bench time|time-quick|threads|threads-quick|count PACKETS")
+    throw Failure.usage(
+      "usage: ring-bench time|time-quick|threads|threads-quick|packets|count PACKETS")
   }
 } catch {
   fail(error)

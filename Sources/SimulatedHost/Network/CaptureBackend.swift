@@ -32,7 +32,7 @@ public struct CapturePort: NetworkPort, ~Copyable {
   private let capture: FrameCapture
   private let queue: Int
   private let opening: Int
-  private let tagger = FrameTagger()
+  private let tagged = TaggedFrame()
   /// Frames that the file has not.
   public private(set) var failures: UInt64 = 0
 
@@ -52,10 +52,10 @@ public struct CapturePort: NetworkPort, ~Copyable {
     do throws(Errno) {
       if let vlan = info.vlan {
         var offload = info.offload
-        let count = tagger.insert(vlan, frame, &offload)
+        let count = tagged.write(frame, vlan, &offload)
         // Safe: so many bytes were just written there.
-        let tagged = unsafe RawSpan(_unsafeStart: tagger.memory.start, byteCount: count)
-        try capture.record(tagged, offload, direction: .received)
+        let bytes = unsafe RawSpan(_unsafeStart: tagged.memory.start, byteCount: count)
+        try capture.record(bytes, offload, direction: .received)
       } else {
         try capture.record(frame, info.offload, direction: .received)
       }

@@ -100,6 +100,14 @@ struct FrameQueue: @unchecked Sendable {
     unsafe EventDescriptor.signal(control.pointee.event)
   }
 
+  /// Whether so many frames more find room, or half of all, unless others put some in.
+  func hasRoom(_ count: Int) -> Bool {
+    let count = min(count, unsafe control.pointee.mask / 2)
+    let position = unsafe control.pointee.tail.load(ordering: .relaxed) &+ count
+    // Places are given back in order. One that is ahead is so because others have put frames in.
+    return unsafe number(place(position)).pointee.load(ordering: .acquiring) >= position
+  }
+
   /// Frames that found no room.
   var dropped: UInt64 { unsafe control.pointee.dropped.load(ordering: .relaxed) }
 

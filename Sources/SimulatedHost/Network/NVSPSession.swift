@@ -4,7 +4,7 @@ public import NetworkProtocol
 public import VMBus
 
 /// What a network device is to its guests; the same for all of them.
-public struct NetworkConfiguration: Sendable {
+public struct AdapterConfiguration: Sendable {
   /// Bytes of the largest frame without its Ethernet header.
   public var mtu = 1500
   /// Channels that each guest may have, the primary one included.
@@ -69,11 +69,11 @@ public struct NVSPSession: Sendable {
   private var hasSendBuffer = false
   private var receiveBufferID: UInt16 = 0
   private var hasSubchannels = false
-  let configuration: NetworkConfiguration
+  let configuration: AdapterConfiguration
   /// A subchannel carries data of a primary channel that is ready, and nothing else.
   public let isSubchannel: Bool
 
-  public init(_ configuration: NetworkConfiguration, isSubchannel: Bool = false) {
+  public init(_ configuration: AdapterConfiguration, isSubchannel: Bool = false) {
     self.configuration = configuration
     self.isSubchannel = isSubchannel
   }

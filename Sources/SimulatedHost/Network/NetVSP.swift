@@ -12,7 +12,7 @@ public import VMBus
 public final class NetVSP: VSP {
   public let offer: OfferChannel
   public let address: MACAddress
-  public let configuration: NetworkConfiguration
+  public let configuration: AdapterConfiguration
   private let backend: any NetworkBackend
   private let logger: Logger
   private let state = Lock(State())
@@ -32,7 +32,7 @@ public final class NetVSP: VSP {
   ///   - flags: the confidential flags, which only guests on a confidential connection see.
   public init(
     _ backend: any NetworkBackend, instance: GUID, address: MACAddress,
-    configuration: NetworkConfiguration = NetworkConfiguration(), flags: OfferFlags = [],
+    configuration: AdapterConfiguration = AdapterConfiguration(), flags: OfferFlags = [],
     logger: Logger = Logger(label: "network")
   ) {
     self.backend = backend

@@ -103,7 +103,7 @@ struct NetVSPServer<Port: NetworkPort & ~Copyable>: Pollable, ~Copyable {
         room = try channel.freeByteCount()
         waitsForRoom = room < Self.answerRoom
       }
-      guard !waitsForRoom, let packet = try channel.receive() else { break }
+      guard !waitsForRoom, !port.mustWait(), let packet = try channel.receive() else { break }
       work &+= 1
       room &-= Self.answerRoom
       try serve(packet)

@@ -195,8 +195,12 @@ struct AdapterState: @unchecked Sendable {
 
   /// Puts a frame into the queue of a channel. Returns false if it was dropped.
   func deliver(_ frame: RawSpan, _ info: FrameInfo, to queue: Int) -> Bool {
-    guard isOpen(queue), let queue = unsafe block.pointee.queues[queue] else { return false }
-    return queue.push(frame, info)
+    openQueue(queue)?.push(frame, info) ?? false
+  }
+
+  /// The queue of a channel, if that is open.
+  func openQueue(_ index: Int) -> FrameQueue? {
+    isOpen(index) ? unsafe block.pointee.queues[index] : nil
   }
 
   /// Puts a frame into the queue that it belongs to.

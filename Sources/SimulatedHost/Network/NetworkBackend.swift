@@ -43,6 +43,9 @@ public protocol NetworkPort: ~Copyable, SendableMetatype {
   mutating func send(_ frame: RawSpan, _ info: FrameInfo)
   /// The guest has sent what it had for now.
   mutating func flush()
+  /// Whether the guest's next frames are to stay in its ring for now. Asked before each packet; a port
+  /// that is waited for is asked again and again, so it must not say so for long.
+  mutating func mustWait() -> Bool
 
   /// The next frame for the guest, which stays until `release`.
   mutating func next() -> FrameInfo?
@@ -62,6 +65,7 @@ public protocol NetworkPort: ~Copyable, SendableMetatype {
 
 extension NetworkPort where Self: ~Copyable {
   public mutating func flush() {}
+  public mutating func mustWait() -> Bool { false }
   public mutating func discard() -> Int {
     for count in 0..<64 {
       guard next() != nil else { return count }

@@ -9,7 +9,7 @@ import VMBus
 final class NetworkGuest: Sendable {
   let adapter: NetworkAdapter
   let address: MACAddress
-  let configuration: NetworkConfiguration
+  let configuration: AdapterConfiguration
   private let backend: any NetworkBackend
   private let state = Lock(State())
 
@@ -32,7 +32,7 @@ final class NetworkGuest: Sendable {
 
   init(
     _ adapter: NetworkAdapter, _ backend: any NetworkBackend, address: MACAddress,
-    _ configuration: NetworkConfiguration, ended: @escaping @Sendable (NetworkGuest) -> Void
+    _ configuration: AdapterConfiguration, ended: @escaping @Sendable (NetworkGuest) -> Void
   ) {
     self.ended = ended
     self.adapter = adapter

@@ -8,13 +8,17 @@ public import SystemPackage
 /// A learning switch between the guests of one host.
 ///
 /// A frame goes to the guest whose address it names, or to all others as long as nobody knows that
-/// address, and for groups. What a guest does not take in time is dropped and counted.
+/// address, and for groups. A guest that sends to one faster than that one takes is held up, so that its
+/// own ring fills. That has an end, lest a guest that takes nothing stops its neighbours: what it does
+/// not take in time then is dropped, and counted as overflows of its queue.
 public final class NetworkSwitch: NetworkBackend {
   private let pool = AdapterPool()
   private let table = SwitchTable.allocate()
   private let numbers = Lock<[ObjectIdentifier: Int]>([:])
+  private let patience: UInt64
 
-  public init() {}
+  /// - Parameter patience: nanoseconds that a guest is held up for one that takes nothing.
+  public init(patience: UInt64 = 10_000_000) { self.patience = patience }
 
   deinit { table.deallocate() }
 
@@ -51,7 +55,9 @@ public final class NetworkSwitch: NetworkBackend {
     let adapter = channel.adapter
     let inbox = try FrameInbox(adapter, queue: channel.queue, on: worker)
     channel.serve(
-      SwitchPort(inbox, self, table, number: number(of: adapter) ?? SwitchTable.maximumPorts),
+      SwitchPort(
+        inbox, self, table, number: number(of: adapter) ?? SwitchTable.maximumPorts,
+        patience: patience),
       on: worker)
   }
 }
@@ -63,19 +69,45 @@ public struct SwitchPort: NetworkPort, ~Copyable {
   private let hub: NetworkSwitch
   private let table: SwitchTable
   private let number: Int
+  private let patience: UInt64
+  /// A queue that this port's frames may find no room in, and until when that is waited for; 0 as long
+  /// as nobody has waited.
+  private var full: FrameQueue?
+  private var deadline: UInt64 = 0
 
   init(
-    _ inbox: consuming FrameInbox, _ hub: NetworkSwitch, _ table: SwitchTable, number: Int
+    _ inbox: consuming FrameInbox, _ hub: NetworkSwitch, _ table: SwitchTable, number: Int,
+    patience: UInt64
   ) {
     self.inbox = inbox
     self.hub = hub
     self.table = table
     self.number = number
+    self.patience = patience
   }
 
   public mutating func send(_ frame: RawSpan, _ info: FrameInfo) {
     let head = FrameHead(frame)
-    table.forward(frame, info, head: head.span, from: number)
+    if let queue = table.forward(frame, info, head: head.span, from: number),
+      !queue.hasRoom(Self.reserve)
+    {
+      full = queue
+    }
+  }
+
+  /// As many frames of usual length as a guest sends with one packet.
+  private static var reserve: Int { 128 }
+
+  public mutating func mustWait() -> Bool {
+    guard let queue = full else { return false }
+    if queue.hasRoom(Self.reserve) {
+      full = nil
+      deadline = 0
+      return false
+    }
+    let now = MonotonicClock.coarse()
+    if deadline == 0 { deadline = patience > .max - now ? .max : now + patience }
+    return now < deadline
   }
 
   public mutating func next() -> FrameInfo? { inbox.queue.next() }
@@ -108,26 +140,32 @@ struct SwitchTable: @unchecked Sendable {
   private init(_ block: UnsafeMutablePointer<Block>) { unsafe self.block = block }
 
   /// - Parameter head: a private copy of the frame's first bytes.
-  func forward(_ frame: RawSpan, _ info: FrameInfo, head: RawSpan, from number: Int) {
+  /// - Returns: the only queue that it went to.
+  func forward(
+    _ frame: RawSpan, _ info: FrameInfo, head: RawSpan, from number: Int
+  ) -> FrameQueue? {
     let source = EthernetHeader.source(head)
     if source & 1 == 0 { learn(source, number) }
     let destination = EthernetHeader.destination(head)
     let known = destination & 1 == 0 ? port(of: destination) : nil
     if let known {
-      if known != number { deliver(frame, info, head, to: known) }
-      return
+      return known == number ? nil : deliver(frame, info, head, to: known)
     }
     let count = unsafe block.pointee.portCount.load(ordering: .acquiring)
-    for port in 0..<count where port != number { deliver(frame, info, head, to: port) }
+    for port in 0..<count where port != number { _ = deliver(frame, info, head, to: port) }
+    return nil
   }
 
-  private func deliver(_ frame: RawSpan, _ info: FrameInfo, _ head: RawSpan, to port: Int) {
+  private func deliver(
+    _ frame: RawSpan, _ info: FrameInfo, _ head: RawSpan, to port: Int
+  ) -> FrameQueue? {
     guard port < Self.maximumPorts, let adapter = unsafe block.pointee.ports[port],
       adapter.wants(head)
-    else { return }
+    else { return nil }
     var info = info
-    let queue = adapter.queue(for: head, &info)
-    _ = adapter.deliver(frame, info, to: queue)
+    guard let queue = adapter.openQueue(adapter.queue(for: head, &info)) else { return nil }
+    _ = queue.push(frame, info)
+    return queue
   }
 
   private func port(of address: UInt64) -> Int? {

@@ -87,10 +87,9 @@ public struct TapPort: NetworkPort, ~Copyable {
   private let state: AdapterState
   private let index: Int
   private let buffer: FrameScratch
-  private let tagger = FrameTagger()
-  /// The frame in the buffer, and where it begins there.
+  private let tagged = TaggedFrame()
+  /// The frame at the start of the buffer.
   private var pending: FrameInfo?
-  private var pendingOffset = 0
   private var isFromInbox = false
   private var isWatched = true
 
@@ -118,9 +117,9 @@ public struct TapPort: NetworkPort, ~Copyable {
       return
     }
     var offload = info.offload
-    let count = tagger.insert(vlan, frame, &offload)
+    let count = tagged.write(frame, vlan, &offload)
     // Safe: so many bytes were just written there.
-    _ = queue.write(unsafe RawSpan(_unsafeStart: tagger.memory.start, byteCount: count), offload)
+    _ = queue.write(unsafe RawSpan(_unsafeStart: tagged.memory.start, byteCount: count), offload)
   }
 
   public mutating func next() -> FrameInfo? {
@@ -144,11 +143,15 @@ public struct TapPort: NetworkPort, ~Copyable {
 
   /// Keeps the frame that was read if it is for this channel; hands it on if it is for another.
   private mutating func take(_ count: Int, _ offload: FrameOffload) -> Bool {
-    guard count >= 14 else { return false }
+    guard count >= 14, count <= buffer.byteCount else { return false }
     var info = FrameInfo(byteCount: count, offload: offload)
-    pendingOffset = FrameTagger.strip(buffer, &info)
-    let frame = unsafe RawSpan(
-      _unsafeStart: buffer.start + pendingOffset, byteCount: info.byteCount)
+    // Safe: so many bytes of the buffer, which is this value's.
+    var read = unsafe MutableRawSpan(_unsafeStart: buffer.start, byteCount: count)
+    if let tag = VLANTag.remove(from: &read, &info.offload) {
+      info.vlan = VLANInfo(tag: tag)
+      info.byteCount -= VLANTag.byteCount
+    }
+    let frame = unsafe RawSpan(_unsafeStart: buffer.start, byteCount: info.byteCount)
     guard state.wants(frame) else { return false }
     let target = state.queue(for: frame, &info)
     guard target == index else {
@@ -162,11 +165,10 @@ public struct TapPort: NetworkPort, ~Copyable {
   @_lifetime(&self)
   public mutating func frame(_ info: FrameInfo) -> MutableRawSpan {
     if isFromInbox { return inbox.frame(info.byteCount) }
-    let count = min(info.byteCount, buffer.byteCount - pendingOffset)
+    let count = min(info.byteCount, buffer.byteCount)
     // Safe: within the buffer, which is this value's.
     return unsafe _overrideLifetime(
-      MutableRawSpan(_unsafeStart: buffer.start + pendingOffset, byteCount: count),
-      mutating: &self)
+      MutableRawSpan(_unsafeStart: buffer.start, byteCount: count), mutating: &self)
   }
 
   public mutating func release() {
@@ -190,54 +192,5 @@ public struct TapPort: NetworkPort, ~Copyable {
     guard isWatched else { return }
     isWatched = false
     worker.unwatch(watched.queue.rawValue)
-  }
-}
-
-/// Puts 802.1Q tags into frames, and takes them out.
-@safe
-struct FrameTagger: ~Copyable {
-  let memory = FrameScratch(byteCount: FrameInfo.maximumByteCount + 64)
-
-  /// Puts a copy of a frame with its tag behind the addresses into `memory`. Returns its bytes.
-  func insert(_ vlan: VLANInfo, _ frame: RawSpan, _ offload: inout FrameOffload) -> Int {
-    let count = min(frame.byteCount, FrameInfo.maximumByteCount)
-    unsafe frame.withUnsafeBytes { bytes in
-      guard count >= 12, let start = bytes.baseAddress else { return }
-      // Safe: the memory has room for 64 bytes more.
-      unsafe memory.start.copyMemory(from: start, byteCount: 12)
-      unsafe memory.start.storeBytes(
-        of: UInt16(0x8100).bigEndian, toByteOffset: 12, as: UInt16.self)
-      unsafe memory.start.storeBytes(of: vlan.tag.bigEndian, toByteOffset: 14, as: UInt16.self)
-      unsafe (memory.start + 16).copyMemory(from: start + 12, byteCount: count - 12)
-    }
-    Self.move(&offload, by: 4)
-    return count + 4
-  }
-
-  /// Takes the tag of a frame at the start of `memory` out. Returns where the frame begins then.
-  static func strip(_ memory: borrowing FrameScratch, _ info: inout FrameInfo) -> Int {
-    guard info.byteCount >= 18 else { return 0 }
-    let type = unsafe UInt16(bigEndian: memory.start.load(fromByteOffset: 12, as: UInt16.self))
-    guard type == 0x8100 else { return 0 }
-    let tag = unsafe UInt16(bigEndian: memory.start.load(fromByteOffset: 14, as: UInt16.self))
-    info.vlan = VLANInfo(tag: tag)
-    info.byteCount -= 4
-    move(&info.offload, by: -4)
-    // The addresses move up to what follows the tag; they overlap.
-    let low = unsafe memory.start.loadUnaligned(fromByteOffset: 0, as: UInt64.self)
-    let high = unsafe memory.start.loadUnaligned(fromByteOffset: 8, as: UInt32.self)
-    unsafe memory.start.storeBytes(of: low, toByteOffset: 4, as: UInt64.self)
-    unsafe memory.start.storeBytes(of: high, toByteOffset: 12, as: UInt32.self)
-    return 4
-  }
-
-  private static func move(_ offload: inout FrameOffload, by count: Int) {
-    if case .partial(let start, let offset) = offload.checksum {
-      offload.checksum = .partial(
-        start: UInt16(truncatingIfNeeded: Int(start) &+ count), offset: offset)
-    }
-    if let headers = offload.segmentation?.headerByteCount, headers > 0 {
-      offload.segmentation?.headerByteCount = UInt16(truncatingIfNeeded: Int(headers) &+ count)
-    }
   }
 }

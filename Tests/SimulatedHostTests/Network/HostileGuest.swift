@@ -99,8 +99,9 @@ struct HostilePlay: ~Copyable {
       throw HostileGuest.Broken(reason: "no processor")
     }
     let hostChannel = try HostChannel(
-      request, memory: guest.memory, gpadls: table, interrupt: interrupt, state: state, faults: ChannelFaults([]), capture: nil)
-    var configuration = NetworkConfiguration()
+      request, memory: guest.memory, gpadls: table, interrupt: interrupt, state: state,
+      faults: ChannelFaults([]), capture: nil)
+    var configuration = AdapterConfiguration()
     configuration.maximumQueues = 4
     let network = NetworkGuest(
       adapter, backend, address: MACAddress("02:00:00:00:00:01") ?? MACAddress(), configuration

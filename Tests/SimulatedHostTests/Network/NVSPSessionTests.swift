@@ -10,7 +10,7 @@ import VMBus
   static func session(
     _ stage: NVSPSession.Stage = .ready, version: UInt32 = 0x60001, queues: Int = 8
   ) throws -> NVSPSession {
-    var configuration = NetworkConfiguration()
+    var configuration = AdapterConfiguration()
     configuration.maximumQueues = queues
     var session = NVSPSession(configuration)
     if stage == .version { return session }
@@ -275,7 +275,7 @@ import VMBus
   }
 
   @Test func aSubchannelCarriesDataOnly() throws {
-    var session = NVSPSession(NetworkConfiguration(), isSubchannel: true)
+    var session = NVSPSession(AdapterConfiguration(), isSubchannel: true)
     #expect(Self.error(&session, Wire.nvsp(107, 0, 0xFFFF_FFFF, 0)) == nil)
     for type in [1, 100, 101, 104, 125, 129, 133] as [UInt32] {
       #expect(

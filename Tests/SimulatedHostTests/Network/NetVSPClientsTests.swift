@@ -43,7 +43,7 @@ import VMBus
   }
 
   @Test func linuxAsksForOldVersionsOneAfterTheOther() throws {
-    var configuration = NetworkConfiguration()
+    var configuration = AdapterConfiguration()
     configuration.newestVersion = .v4
     let bed = try NetworkTestBed(LoopbackBackend(), configuration)
     var style = NetworkClient.Style.linux
@@ -87,7 +87,7 @@ import VMBus
   }
 
   @Test func dpdkTakesTransactionsForSectionsAndNeedsATable() throws {
-    var configuration = NetworkConfiguration()
+    var configuration = AdapterConfiguration()
     configuration.maximumQueues = 1
     let bed = try NetworkTestBed(LoopbackBackend(), configuration)
     var client = try bed.open(style: .dpdk)

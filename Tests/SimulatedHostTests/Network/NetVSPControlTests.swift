@@ -8,7 +8,7 @@ import VMBus
 /// RNDIS control: objects, the link, and what is said unasked.
 @Suite(.serialized, .timeLimit(.minutes(2))) struct NetVSPControlTests {
   @Test func theObjectsThatGuestsAskFor() throws {
-    var configuration = NetworkConfiguration()
+    var configuration = AdapterConfiguration()
     configuration.linkSpeed = 100_000_000
     let bed = try NetworkTestBed(LoopbackBackend(), configuration)
     var client = try bed.open()

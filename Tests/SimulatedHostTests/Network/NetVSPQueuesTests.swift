@@ -7,8 +7,8 @@ import VMBus
 
 /// Subchannels, and how frames are spread over them.
 @Suite(.serialized, .timeLimit(.minutes(2))) struct NetVSPQueuesTests {
-  static func configuration(queues: Int) -> NetworkConfiguration {
-    var configuration = NetworkConfiguration()
+  static func configuration(queues: Int) -> AdapterConfiguration {
+    var configuration = AdapterConfiguration()
     configuration.maximumQueues = queues
     return configuration
   }

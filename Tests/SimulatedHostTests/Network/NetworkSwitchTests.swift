@@ -207,7 +207,7 @@ import VMBus
   }
 
   @Test func jumboFramesForAGuestWithAJumboMTU() throws {
-    var configuration = NetworkConfiguration()
+    var configuration = AdapterConfiguration()
     configuration.mtu = 9000
     let bed = try NetworkTestBed(NetworkSwitch(), configuration)
     var style = NetworkClient.Style.linux

@@ -14,7 +14,7 @@ final class NetworkTestBed {
 
   init(
     _ backend: any NetworkBackend = LoopbackBackend(),
-    _ configuration: NetworkConfiguration = NetworkConfiguration(), workers: Int = 1,
+    _ configuration: AdapterConfiguration = AdapterConfiguration(), workers: Int = 1,
     faults: [FaultPlan] = []
   ) throws {
     var host = SimulatedHost.Configuration()
