@@ -8,21 +8,14 @@ func readInput(_ path: String) throws -> [UInt8] {
   do {
     let file = try FileDescriptor.open(FilePath(path), .readOnly)
     return try file.closeAfter {
-      let size = Int(try file.seek(offset: 0, from: .end))
-      var bytes = [UInt8](repeating: 0, count: size)
-      var count = 0
-      while count < size {
-        let offset = count
-        let part = unsafe try bytes.withUnsafeMutableBytes { buffer in
-          unsafe try file.read(
-            fromAbsoluteOffset: Int64(offset),
-            into: UnsafeMutableRawBufferPointer(rebasing: buffer[offset...]))
-        }
-        guard part > 0 else { break }
-        count += part
+      var bytes: [UInt8] = []
+      // Files of /proc tell no size.
+      var buffer = [UInt8](repeating: 0, count: 1 << 20)
+      while true {
+        let count = unsafe try buffer.withUnsafeMutableBytes { unsafe try file.read(into: $0) }
+        guard count > 0 else { return bytes }
+        bytes += buffer.prefix(count)
       }
-      bytes.removeLast(size - count)
-      return bytes
     }
   } catch {
     throw ProgramFailure(.noInput, "\(path): \(error)")

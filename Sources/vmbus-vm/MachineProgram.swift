@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import CLinux
 import Logging
 import Platform
 import ProgramSupport
+import Synchronization
 import SystemPackage
 import VirtualMachine
 
@@ -15,11 +17,15 @@ struct MachineProgram: AsyncParsableCommand {
       "Runs a Linux kernel in a small virtual machine, as a guest of a simulated Hyper-V host.",
     discussion: """
       The kernel is a stock one, and its own VMBus drivers use the host's devices. The machine's console \
-      is standard input and output; Ctrl-] ends it. It ends when the guest powers off.
+      is standard input and output; Ctrl-] ends it. It ends when the guest powers off. With a command, \
+      as in vmbus-vm --disk disk.img -- fdisk -l /dev/sda, it is the command's output that is printed.
       """,
     version: projectVersion)
 
-  @Option(help: ArgumentHelp("A bzImage, such as /boot/vmlinuz-VERSION.", valueName: "file"))
+  @Option(
+    help: ArgumentHelp(
+      "A bzImage, such as /boot/vmlinuz-VERSION, or the VERSION of an installed kernel. With a command, by default the running one.",
+      valueName: "file|version"))
   var kernel: String?
 
   @Option(help: ArgumentHelp("The kernel's initial file system.", valueName: "file"))
@@ -40,6 +46,7 @@ struct MachineProgram: AsyncParsableCommand {
   var host: String?
 
   @OptionGroup var devices: HostProcess.Options
+  @OptionGroup var system: GuestSystem.Options
 
   @Flag(help: "End when the guest resets, instead of starting it again.")
   var noReboot = false
@@ -51,7 +58,12 @@ struct MachineProgram: AsyncParsableCommand {
   var verbose = false
 
   func validate() throws {
-    guard check || kernel != nil else { throw ValidationError("--kernel is needed.") }
+    guard check || kernel != nil || !system.command.isEmpty else {
+      throw ValidationError("--kernel or a command is needed.")
+    }
+    guard initrd == nil || system.command.isEmpty else {
+      throw ValidationError("A command has an initial file system of its own: no --initrd.")
+    }
     guard host == nil || devices.isEmpty else {
       throw ValidationError(
         "--host names a host that has its own devices: no --disk, no --balloon.")
@@ -62,18 +74,25 @@ struct MachineProgram: AsyncParsableCommand {
     try Termination.handle()
     do throws(MachineError) { try VirtualMachine.checkKVM() } catch { throw Self.failure(error) }
     guard !check else { return print("KVM works here") }
-    guard let kernel else { return }
-    let configuration = try makeConfiguration(kernel)
+    var configuration = try makeConfiguration()
+    let output = try prepareCommand(&configuration)
     let process = devices.isEmpty ? nil : try HostProcess(devices, verbose: verbose)
     defer { process?.end() }
-    let terminal = Terminal()
+    let terminal = Terminal(isRaw: output == nil)
     defer { terminal.restore() }
     var end: MachineEnd
     repeat {
       var configuration = configuration
       configuration.hostPath = process?.path ?? host
       end = try await runOnce(configuration, terminal)
-    } while end == .reset && !noReboot
+    } while end == .reset && !noReboot && output == nil
+    if let output, end == .powerOff || end == .reset {
+      guard let status = output.withLock({ $0.status }) else {
+        throw ProgramFailure(.system, "the guest ended before the command did")
+      }
+      process?.end()
+      vmbus_exit(status)
+    }
     switch end {
     case .powerOff, .reset: break
     case .stopped: throw ProgramFailure(.unavailable, "the machine was stopped")
@@ -82,7 +101,38 @@ struct MachineProgram: AsyncParsableCommand {
     }
   }
 
-  private func makeConfiguration(_ kernel: String) throws -> VirtualMachine.Configuration {
+  /// The kernel's file and its version, as far as that is known by its name.
+  private func chosenKernel() throws -> (path: String, version: String) {
+    let name: String
+    if let kernel {
+      name = kernel
+    } else {
+      let release = try readInput("/proc/sys/kernel/osrelease")
+      name = String(decoding: release.filter { $0 != 0x0A }, as: UTF8.self)
+    }
+    guard name.contains("/") else { return ("/boot/vmlinuz-\(name)", name) }
+    let file = name.split(separator: "/").last.map(String.init) ?? name
+    return (name, file.hasPrefix("vmlinuz-") ? String(file.dropFirst("vmlinuz-".count)) : file)
+  }
+
+  /// With a command: makes its system, and takes its output from the console.
+  private func prepareCommand(
+    _ configuration: inout VirtualMachine.Configuration
+  ) throws -> CommandOutput? {
+    guard !system.command.isEmpty else { return nil }
+    let version = try chosenKernel().version
+    let guest = try GuestSystem(
+      system, modules: system.modules ?? "/lib/modules/\(version)", disks: devices.disk.count,
+      isInteractive: Terminal.isThere)
+    configuration.initrd = guest.archive
+    configuration.commandLine += " quiet loglevel=1 panic=-1"
+    let output = CommandOutput(FramedOutput(token: guest.token))
+    configuration.console = { bytes in writeOutput(output.withLock { $0.take(bytes) }) }
+    return output
+  }
+
+  private func makeConfiguration() throws -> VirtualMachine.Configuration {
+    let kernel = try chosenKernel().path
     let file = try readInput(kernel)
     let image: BootImage
     do throws(BootImageError) {
@@ -157,5 +207,16 @@ struct MachineProgram: AsyncParsableCommand {
       case .memory: .system
       }
     return ProgramFailure(code, "\(error)")
+  }
+}
+
+/// What the console's thread and the program share.
+final class CommandOutput: Sendable {
+  private let frame: Lock<FramedOutput>
+
+  init(_ frame: FramedOutput) { self.frame = Lock(frame) }
+
+  func withLock<Result: Sendable>(_ body: (inout FramedOutput) -> Result) -> Result {
+    frame.withLock { body(&$0) }
   }
 }

@@ -14,9 +14,13 @@ final class Terminal: Sendable {
   /// It waits in `read`, and ends with the process.
   private let reader: Worker?
 
-  init() {
+  /// Whether standard input is a terminal.
+  static var isThere: Bool { isatty(0) == 1 }
+
+  /// - Parameter isRaw: whether a terminal is to give each key; otherwise it stays as it is.
+  init(isRaw: Bool) {
     var settings = termios()
-    let isTerminal = unsafe tcgetattr(0, &settings) == 0
+    let isTerminal = unsafe isRaw && tcgetattr(0, &settings) == 0
     original = isTerminal ? settings : nil
     if isTerminal {
       unsafe cfmakeraw(&settings)

@@ -10,7 +10,7 @@ struct VMBusControl: AsyncParsableCommand {
     commandName: "vmbusctl",
     abstract: "Shows VMBus devices, and gives people a host to try drivers on.",
     version: projectVersion,
-    subcommands: [List.self, Show.self, Simulate.self])
+    subcommands: [List.self, Show.self, Simulate.self, Guest.self])
 }
 
 /// Where the devices are.
