@@ -45,6 +45,7 @@ bed_images() {
   touch "$l1/programs" "$l2/programs"
   cp "$bed_parts/busybox" "$l2/bin/"
   cp scripts/vm/l2-init "$l2/init"
+  cp scripts/vm/answers.sh "$l2/"
   for name in "${bed_kernels[@]}"; do
     cp -r "$bed_parts/kernels/$name/$bed_modules" "$l2/modules/$name"
     cp "$bed_parts/kernels/$name/vmlinuz" "$l1/files/$name"
@@ -53,6 +54,7 @@ bed_images() {
   pack "$l2" >"$l1/files/initrd"
   cp "$bed_parts/busybox" "$l1/bin/"
   cp scripts/vm/l1-init "$l1/init"
+  cp scripts/vm/answers.sh "$l1/"
   cp "$bed_parts/kernels/6.12/l1"/*.ko "$l1/modules/"
   for guest in "$@"; do
     guest_script pipe /dev/virtio-ports /files >"$l1/guests/$guest"
@@ -153,10 +155,14 @@ guest_seconds=30
 
 # guest COMMAND...: runs a command line in the guest, as ssh does, and gives what it prints to
 # stdout and stderr, and its status.
-guest() {
-  local token=$BASHPID.$RANDOM answer status out err
-  printf '%s %s %s\n' "$token" "$guest_seconds" "$(base64 -w 0 <<<"$*")" >"$scratch/$guest.commands"
-  answer=$(await $((guest_seconds + 10)) "$bed_logs/$guest.commands" "^$token .* end")
+guest() { run_by commands "$@"; }
+
+# run_by CHANNEL COMMAND...: the same by whoever answers at that channel of the guest's.
+run_by() {
+  local channel=$1 token=$BASHPID.$RANDOM answer status out err
+  shift
+  printf '%s %s %s\n' "$token" "$guest_seconds" "$(base64 -w 0 <<<"$*")" >"$scratch/$guest.$channel"
+  answer=$(await $((guest_seconds + 10)) "$bed_logs/$guest.$channel" "^$token .* end")
   read -r _ status out err _ <<<"$answer"
   base64 -d <<<"${err%.}" >&2
   base64 -d <<<"${out%.}"

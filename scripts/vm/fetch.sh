@@ -7,7 +7,7 @@
 
 # The number changes when what is kept here changes: an older cache is then not used.
 bed_cache=${XDG_CACHE_HOME:-$HOME/.cache}/swift-vmbus/bed
-bed_parts=$bed_cache/2
+bed_parts=$bed_cache/3
 
 # The kernels: a name, the packages' version, and the suite that has it.
 bed_kernels=(6.12 7)
@@ -15,7 +15,7 @@ declare -A kernel_versions=([6.12]='6\.12\.' [7]='7\.')
 bed_suites=(trixie trixie-backports)
 
 # Modules; a kernel that has not got one has it built in.
-l1_modules=(irqbypass kvm kvm-amd)
+l1_modules=(irqbypass kvm kvm-amd tun)
 l2_modules=(hv_vmbus uio uio_hv_generic)
 # For guests of vmbus-vm, with all that they need, in the order in which they are loaded. ext4 asks
 # for its checksum by name, without depending on it.

@@ -14,7 +14,13 @@ public final class TapBackend: NetworkBackend {
   private let pool = AdapterPool()
   private let isConnected = Atomic<Bool>(false)
 
-  public init(_ device: TapDevice) { self.device = device }
+  /// Takes a device that has, or may get, a queue for each channel.
+  public init(_ device: TapDevice) {
+    self.device = device
+    // The stack spreads its frames over all queues that there are, and a guest may open fewer channels
+    // than it is offered: what went to a queue that nobody reads would be lost.
+    device.removeQueues(to: 1)
+  }
 
   public func connect(address: MACAddress) throws(Errno) -> NetworkAdapter {
     guard !isConnected.exchange(true, ordering: .relaxed) else { throw .resourceBusy }
@@ -25,6 +31,8 @@ public final class TapBackend: NetworkBackend {
   }
 
   public func disconnect(_ adapter: NetworkAdapter) {
+    // The next guest, or this one again, may open fewer channels.
+    device.removeQueues(to: 1)
     isConnected.store(false, ordering: .relaxed)
   }
 
