@@ -11,18 +11,39 @@ func runNetworkReceive(_ packets: Int) throws { try runNetwork(packets, sends: f
 /// Frames of 60 bytes to the host.
 func runNetworkSend(_ packets: Int) throws { try runNetwork(packets, sends: true) }
 
-private func runNetwork(_ packets: Int, sends: Bool) throws {
-  let device = try HeapDevice()
+/// Numbers of queues, as `scripts/bench` counts instructions for them.
+func runNetworkReceive4(_ packets: Int) throws { try runNetwork(packets, sends: false, queues: 4) }
+func runNetworkReceive16(_ packets: Int) throws {
+  try runNetwork(packets, sends: false, queues: 16)
+}
+func runNetworkReceive64(_ packets: Int) throws {
+  try runNetwork(packets, sends: false, queues: 64)
+}
+func runNetworkSend4(_ packets: Int) throws { try runNetwork(packets, sends: true, queues: 4) }
+func runNetworkSend16(_ packets: Int) throws { try runNetwork(packets, sends: true, queues: 16) }
+func runNetworkSend64(_ packets: Int) throws { try runNetwork(packets, sends: true, queues: 64) }
+
+/// - Parameters:
+///   - packets: of all queues together.
+///   - queues: all on one worker, each of a device of its own: a queue does not look at its
+///     neighbours.
+private func runNetwork(_ packets: Int, sends: Bool, queues: Int = 1) throws {
   let worker = try Worker(.init(name: "datapath", spinRounds: 0))
-  let owner = Device(device, workers: [worker])
-  try blocking { done in
+  let devices = try (0..<queues).map { _ in try HeapDevice() }
+  let owners = devices.map { Device($0, workers: [worker]) }
+  let ends = DispatchSemaphore(value: 0)
+  try blocking { started in
     var configuration = NetworkConfiguration()
     configuration.receiveBufferByteCount = HeapNetworkHost.receiveByteCount
     configuration.sendBufferByteCount = 1 << 20
-    _ = try await NetworkVSC.open(
-      owner, configuration,
-      user: PathUser(host: device, packets: packets, sends: sends, done: done))
+    for (device, owner) in zip(devices, owners) {
+      _ = try await NetworkVSC.open(
+        owner, configuration,
+        user: PathUser(host: device, packets: packets / queues, sends: sends, done: ends))
+    }
+    started.signal()
   }
+  for _ in devices { ends.wait() }
   worker.stop()
 }
 
@@ -76,27 +97,33 @@ private struct NetworkPath<Ring: Visibility, External: Visibility>: Pollable, ~C
         if let failure = queue.failure { throw failure }
         return 1
       }
-      if !sends { try host.sendFrames(min(32, packets &- count)) }
-      let received = queue.receive(into: &burst)
-      var seen = 0
-      burst.drain { packet in seen &+= packet.bytes.byteCount }
-      bytes &+= seen
-      var sent = 0
-      if sends {
-        let frame = InlineArray<60, UInt8>(repeating: 2)
-        while sent < 32, count &+ sent < packets {
-          try queue.send(unsafe frame.span.bytes)
-          sent &+= 1
-        }
-      }
-      queue.publish()
-      try host.completeAll()
-      count &+= received &+ sent
-      if let failure = queue.failure { throw failure }
-      return count >= packets ? nil : 1
+      return try driverTurn()
     } catch {
       fail("\(error)")
     }
+  }
+
+  /// One turn of a queue that is ready. Never inlined, so that its instructions can be told from those of the
+  /// start-up.
+  @inline(never)
+  private mutating func driverTurn() throws -> Int? {
+    try host.answerAll(frames: sends ? 0 : min(32, packets &- count))
+    let received = queue.receive(into: &burst)
+    var seen = 0
+    burst.drain { packet in seen &+= packet.bytes.byteCount }
+    bytes &+= seen
+    var sent = 0
+    if sends {
+      let frame = InlineArray<60, UInt8>(repeating: 2)
+      while sent < 32, count &+ sent < packets {
+        try queue.send(unsafe frame.span.bytes)
+        sent &+= 1
+      }
+    }
+    queue.publish()
+    count &+= received &+ sent
+    if let failure = queue.failure { throw failure }
+    return count >= packets ? nil : 1
   }
 
   mutating func arm() -> Bool {
@@ -127,8 +154,16 @@ private struct HeapNetworkHost: ~Copyable {
     self.device = device
   }
 
+  /// What the host does in a turn. Never inlined, so that its instructions can be told from the
+  /// driver's.
+  @inline(never)
+  mutating func answerAll(frames: Int) throws(RingError) {
+    try completeAll()
+    if frames > 0 { try sendFrames(frames) }
+  }
+
   /// Completes what the guest has sent, and takes its completions.
-  mutating func completeAll() throws(RingError) {
+  private mutating func completeAll() throws(RingError) {
     let done: InlineArray<1, UInt64> = [1 << 32 | 108]
     while let packet = try consumer.receive(into: &buffer) {
       guard packet.type != .completion else { continue }
@@ -140,7 +175,7 @@ private struct HeapNetworkHost: ~Copyable {
   }
 
   /// Sends frames of 60 bytes, one in each packet, with the hash value that a host sends along.
-  mutating func sendFrames(_ count: Int) throws(RingError) {
+  private mutating func sendFrames(_ count: Int) throws(RingError) {
     guard let memory = unsafe device.sharedMemory(.receive) else { return }
     let words: InlineArray<5, UInt32> = [107, 0, 0xFFFF_FFFF, 0, 0]
     for _ in 0..<count {

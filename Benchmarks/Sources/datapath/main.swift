@@ -16,7 +16,11 @@ let paths: [(name: String, run: (Int) throws -> Void)] = [
   ("storage-uio", runStorageUIO),
   ("storage-monitor", runStorageMonitor),
   ("network-receive", runNetworkReceive),
+  ("network-receive-4", runNetworkReceive4), ("network-receive-16", runNetworkReceive16),
+  ("network-receive-64", runNetworkReceive64),
   ("network-send", runNetworkSend),
+  ("network-send-4", runNetworkSend4), ("network-send-16", runNetworkSend16),
+  ("network-send-64", runNetworkSend64),
   ("bounce", runBounce), ("broken-ring", runBrokenRing),
 ]
 

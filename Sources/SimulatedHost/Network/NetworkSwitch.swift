@@ -36,6 +36,8 @@ public final class NetworkSwitch: NetworkBackend {
       pool.put(adapter)
       throw .tooManyOpenFiles
     }
+    // The host has given it this address: nobody must wait for a frame from there.
+    if let number { table.learn(address.rawValue, number) }
     return adapter
   }
 
@@ -178,7 +180,7 @@ struct SwitchTable: @unchecked Sendable {
     return nil
   }
 
-  private func learn(_ address: UInt64, _ number: Int) {
+  func learn(_ address: UInt64, _ number: Int) {
     let entry = address | UInt64(number &+ 1) << 48
     let start = Self.place(address)
     var free = start
