@@ -107,7 +107,7 @@ import VMBus
     let bed = try NetworkTestBed(LoopbackBackend(), configuration)
     var style = NetworkClient.Style.linux
     style.frameByteCount = 9014
-    style.receivePages = 64
+    style.receivePages = 128
     var client = try bed.open(style: style)
     try client.start()
     let ids = try Self.openSubchannels(1, of: &client, bed)
