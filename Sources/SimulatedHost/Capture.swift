@@ -9,7 +9,7 @@ import VMBus
 /// Control messages and ring packets, written to a pcapng file as they pass.
 ///
 /// Link type 147 (USER0). Each record starts with a header of ours, 16 bytes, little-endian: kind
-/// u8 (1 control message, 2 ring packet), direction u8 (0 from the guest, 1 to it), packet type
+/// u8 (1 control message, 2 ring packet, 3 a device's message that a packet names), direction u8 (0 from the guest, 1 to it), packet type
 /// u16 (0 for messages), channel u32, transaction id u64. Then follow the message, or the ranges
 /// and the payload as they lie in the ring.
 public final class Capture: Sendable {
@@ -56,6 +56,13 @@ public final class Capture: Sendable {
     unsafe ranges.withUnsafeBytes { unsafe bytes.append(contentsOf: $0) }
     unsafe payload.withUnsafeBytes { unsafe bytes.append(contentsOf: $0) }
     record(bytes)
+  }
+
+  /// What lies in memory that the guest and the device share, as RNDIS messages do.
+  func content(channel: ChannelID, fromGuest: Bool, _ bytes: RawSpan) {
+    var whole = header(3, fromGuest, type: 0, channel: channel.rawValue, transactionID: 0)
+    unsafe bytes.withUnsafeBytes { unsafe whole.append(contentsOf: $0) }
+    record(whole)
   }
 
   private func header(

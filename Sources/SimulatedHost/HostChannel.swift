@@ -182,6 +182,11 @@ public struct HostChannel: ~Copyable, Sendable {
       payload: buffer.payload(of: packet))
   }
 
+  /// Puts a message that a packet names, and does not hold, into the capture.
+  func capture(_ message: RawSpan, fromGuest: Bool) {
+    capture?.content(channel: request.channel, fromGuest: fromGuest, message)
+  }
+
   /// Publishes both directions, and signals the guest where it asks for it.
   public mutating func flush() {
     let sent = producer.commit()

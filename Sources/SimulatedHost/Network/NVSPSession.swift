@@ -62,7 +62,7 @@ public struct NVSPSession: Sendable {
   public private(set) var ndisVersion: NVSPNDISVersion?
   public private(set) var capabilities: NVSPCapabilities = []
   /// Bytes of the largest frame, Ethernet header included.
-  public private(set) var frameByteCount = 1514
+  public private(set) var frameByteCount: Int
   public private(set) var dataPath = NVSPDataPath.synthetic
   private var hasConfiguration = false
   private var hasReceiveBuffer = false
@@ -73,9 +73,14 @@ public struct NVSPSession: Sendable {
   /// A subchannel carries data of a primary channel that is ready, and nothing else.
   public let isSubchannel: Bool
 
-  public init(_ configuration: AdapterConfiguration, isSubchannel: Bool = false) {
+  /// - Parameter frameByteCount: what the guest has configured, for a subchannel: only the primary
+  ///   channel is told.
+  public init(
+    _ configuration: AdapterConfiguration, isSubchannel: Bool = false, frameByteCount: Int = 1514
+  ) {
     self.configuration = configuration
     self.isSubchannel = isSubchannel
+    self.frameByteCount = frameByteCount
   }
 
   /// Pieces of memory that one packet may consist of, as guests are told.

@@ -54,7 +54,7 @@ extension NetVSPServer where Port: ~Copyable {
     }
     if let version = session.version {
       messageByteCount = version.messageByteCount
-      guest.set(version: version)
+      guest.set(version: version, frameByteCount: session.frameByteCount)
     }
     guest.set(stage: session.stage, dataPath: session.dataPath)
   }
@@ -96,8 +96,13 @@ extension NetVSPServer where Port: ~Copyable {
         (try? RNDISHeader(parsing: message).type) ?? RNDISMessageType(rawValue: 0))
     }
     guard !answers.isFull else { throw .tooManyAnswers }
+    channel.capture(message, fromGuest: true)
     let reply = try rndis.handle(message, facts)
-    if let message = reply.message { answers.append(message) }
+    if let message = reply.message {
+      // Safe: any bit pattern is a UInt8.
+      unsafe channel.capture(message.span.bytes, fromGuest: false)
+      answers.append(message)
+    }
     switch reply.event {
     case .none: break
     case .initialized, .halted:

@@ -51,7 +51,9 @@ struct NetVSPServer<Port: NetworkPort & ~Copyable>: Pollable, ~Copyable {
       sendBuffer = guest.sendBuffer
       messageByteCount = guest.version?.messageByteCount ?? 40
     }
-    session = NVSPSession(guest.configuration, isSubchannel: queue > 0)
+    session = NVSPSession(
+      guest.configuration, isSubchannel: queue > 0,
+      frameByteCount: queue > 0 ? guest.frameByteCount : 1514)
     self.queue = queue
     self.guest = guest
     self.receive = receive

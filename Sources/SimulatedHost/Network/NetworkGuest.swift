@@ -17,6 +17,7 @@ final class NetworkGuest: Sendable {
     var buffers: NetworkBuffers?
     var sendBuffer: GuestBuffer?
     var version: NVSPVersion?
+    var frameByteCount = 1514
     var channels: [Int: NetworkChannelControl] = [:]
     /// Subchannels that the guest was promised.
     var wanted = 0
@@ -64,8 +65,15 @@ final class NetworkGuest: Sendable {
   var buffers: NetworkBuffers? { state.withLock { $0.buffers } }
   var sendBuffer: GuestBuffer? { state.withLock { $0.sendBuffer } }
   var version: NVSPVersion? { state.withLock { $0.version } }
+  /// Bytes of the largest frame, as the guest has configured them.
+  var frameByteCount: Int { state.withLock { $0.frameByteCount } }
 
-  func set(version: NVSPVersion?) { state.withLock { $0.version = version } }
+  func set(version: NVSPVersion?, frameByteCount: Int) {
+    state.withLock { state in
+      state.version = version
+      state.frameByteCount = frameByteCount
+    }
+  }
   func set(buffers: NetworkBuffers?) {
     state.withLock { $0.buffers = buffers }
     if buffers == nil { tellSubchannels(.dropReceiveBuffer) }

@@ -99,6 +99,30 @@ import VMBus
     _ = third.id
   }
 
+  /// Only the primary channel is told how large frames may be. Linux sends TCP of less than two
+  /// segments of 9000 bytes as one plain frame, by any channel.
+  @Test func subchannelsTakeFramesAsLargeAsConfigured() throws {
+    var configuration = Self.configuration(queues: 2)
+    configuration.mtu = 9000
+    let bed = try NetworkTestBed(LoopbackBackend(), configuration)
+    var style = NetworkClient.Style.linux
+    style.frameByteCount = 9014
+    style.receivePages = 128
+    var client = try bed.open(style: style)
+    try client.start()
+    let ids = try Self.openSubchannels(1, of: &client, bed)
+    var subchannel = try bed.guest.open(ids[0])
+    #expect(try client.next().payload.first == 134)
+    let frame = Wire.frame(byteCount: 4398)
+    let message = Wire.packet(frame)
+    let section = unsafe bed.guest.bytes(client.sendPages)
+    for (index, byte) in message.enumerated() { unsafe section[index] = byte }
+    try subchannel.send(.inBand, id: 5, Wire.nvsp(107, 0, 0, UInt32(message.count)))
+    #expect(try subchannel.receiveWhole()?.payload == Wire.nvsp(108, 1))
+    #expect(try client.receiveFrames().map(\.frame) == [frame])
+    #expect(try bed.record().errorCount == 0)
+  }
+
   @Test func scalingThatCanNotBe() throws {
     let bed = try NetworkTestBed(LoopbackBackend(), Self.configuration(queues: 4))
     var client = try bed.open()
