@@ -166,7 +166,7 @@ run_by() {
   read -r _ status out err _ <<<"$answer"
   base64 -d <<<"${err%.}" >&2
   base64 -d <<<"${out%.}"
-  return "$status"
+  return "${status:-1}"
 }
 
 # guest_background NAME COMMAND...: starts a program, which runs on in the guest. Its output goes
