@@ -38,16 +38,21 @@ func openAndClose(_ bus: UIOBus, times count: Int) async throws {
   for _ in 0..<2 { try await openAndClose(findBalloon(bus)) }
   // A timer of the system, too.
   try await Task.sleep(for: .milliseconds(1))
-  let before = try Footprint(threads: "open-close")
-  for _ in 0..<count { try await openAndClose(findBalloon(bus)) }
-  var after = try Footprint(threads: "open-close")
-  // The last worker's descriptors go with the last one who has it, a moment later.
-  for _ in 0..<100 where !after.isWithin(before) {
-    try await Task.sleep(for: .milliseconds(50))
-    after = try Footprint(threads: "open-close")
+  var before = try Footprint(threads: "open-close")
+  // What the system makes at some time and keeps is no leak: then a second round has no more.
+  for _ in 0..<2 {
+    for _ in 0..<count { try await openAndClose(findBalloon(bus)) }
+    var after = try Footprint(threads: "open-close")
+    // The last worker's descriptors go with the last one who has it, a moment later.
+    for _ in 0..<100 where !after.isWithin(before) {
+      try await Task.sleep(for: .milliseconds(50))
+      after = try Footprint(threads: "open-close")
+    }
+    print("\(count) times; before: \(before); after: \(after)")
+    if after.isWithin(before) { return }
+    before = after
   }
-  print("\(count) times; before: \(before); after: \(after)")
-  guard after.isWithin(before) else { throw Failure(description: "something is left") }
+  throw Failure(description: "something is left")
 }
 
 /// Two pools of 3 MiB: four huge pages. A third one of 64 MiB is more than there is.
