@@ -67,11 +67,12 @@ final class GuestMachine: @unchecked Sendable {
       let payload = unsafe UnsafeRawBufferPointer(start: slot + 16, count: count)
       // Other types are no affair of VMBus.
       let bytes = kind == SynIC.vmbusMessage ? unsafe [UInt8](payload) : []
-      // The slot is free from here on; only then look whether another message waits.
+      // The slot is free from here on; only then look whether another message waits: the host asks
+      // to be told, then looks at the type (law 6). The flags are the second byte of the word.
       unsafe type.pointee.store(SynIC.noMessage, ordering: .sequentiallyConsistent)
-      let flags = unsafe slot.load(
-        fromByteOffset: SynICMessageHeader.flagsOffset, as: UInt8.self)
-      return (bytes, flags & SynICMessageHeader.messagePending != 0)
+      let word = unsafe (slot + 4).assumingMemoryBound(to: Atomic<UInt32>.self)
+      let flags = unsafe word.pointee.load(ordering: .sequentiallyConsistent)
+      return (bytes, flags & UInt32(SynICMessageHeader.messagePending) << 8 != 0)
     }
   }
 
