@@ -231,11 +231,16 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   /// - Returns: true when there is something to do already.
   public mutating func arm() -> Bool {
     if phase == .new || phase == .failed || rangesLeft > 0 || mail.isRaised { return true }
-    defer { blockedByteCount = 0 }
-    return channel.arm(untilFree: blockedByteCount)
+    let hasWork = channel.arm(untilFree: blockedByteCount)
+    // Otherwise what is asked once more waits for the same room.
+    if hasWork { blockedByteCount = 0 }
+    return hasWork
   }
 
-  public mutating func disarm() { channel.disarm() }
+  public mutating func disarm() {
+    blockedByteCount = 0
+    channel.disarm()
+  }
 }
 
 /// Private memory for the header of one message and its info.

@@ -15,11 +15,11 @@ public protocol Pollable: ~Copyable, SendableMetatype {
   ///
   /// - Returns: units of work done: 0 tells the worker that it may sleep soon; nil that this
   ///   value is finished and is to be dropped. Whatever was taken from a ring is work, even if it
-  ///   was dropped: only after work does the worker arm again, and look once more, before it sleeps.
-  ///   A value that begins to leave packets in its ring says 1 once, for the same reason.
+  ///   was dropped.
   mutating func poll(budget: Int) -> Int?
 
-  /// Asks for an interrupt when work comes, then looks once more.
+  /// Asks for an interrupt when work comes, then looks once more. It is called before each sleep, also
+  /// of a value that is armed: what it waits for may be something else since its last poll.
   ///
   /// - Returns: true when there is work already: then the worker doesn't sleep.
   mutating func arm() -> Bool

@@ -105,17 +105,16 @@ struct WorkerLoop: ~Copyable {
     return work
   }
 
-  /// Returns true when there was work after all.
+  /// Asks all values, those that are armed too: what they wait for may have changed in a poll that did
+  /// no work. Returns true when there was work after all.
   private mutating func armAll() -> Bool {
     var found = false
-    for index in 0..<count where unsafe !entries[index].isArmed {
-      if unsafe entries[index].type.arm(entries[index].value) {
-        // Not armed, then: else a value whose work was none after all would not be asked again.
-        unsafe entries[index].type.disarm(entries[index].value)
-        found = true
-      } else {
-        unsafe entries[index].isArmed = true
-      }
+    for index in 0..<count {
+      let hasWork = unsafe entries[index].type.arm(entries[index].value)
+      // There is no interrupt to be had for what is polled at once.
+      if hasWork { unsafe entries[index].type.disarm(entries[index].value) }
+      unsafe entries[index].isArmed = !hasWork
+      found = found || hasWork
     }
     return found
   }

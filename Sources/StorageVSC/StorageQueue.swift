@@ -347,11 +347,16 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   /// - Returns: true when there is something to do already.
   public mutating func arm() -> Bool {
     if phase == .new || (phase == .failed && requests.abandoned != requests.count) { return true }
-    defer { blockedByteCount = 0 }
-    return channel.arm(untilFree: blockedByteCount)
+    let hasWork = channel.arm(untilFree: blockedByteCount)
+    // Otherwise what is asked once more waits for the same room.
+    if hasWork { blockedByteCount = 0 }
+    return hasWork
   }
 
-  public mutating func disarm() { channel.disarm() }
+  public mutating func disarm() {
+    blockedByteCount = 0
+    channel.disarm()
+  }
 
   /// When `nextExpired` is to be called; nanoseconds of the monotonic clock.
   public var nextDeadline: UInt64 { requests.nextDeadline }

@@ -35,6 +35,39 @@ private final class Tickets: Sendable {
   }
 }
 
+/// Does nothing in its polls but count them; from a poll on, which it is told of, it waits for something.
+private struct Waiter: Pollable, ~Copyable {
+  let state: Waiting
+  var waits = false
+
+  mutating func poll(budget: Int) -> Int? {
+    waits = state.mustWait.load(ordering: .relaxed)
+    return 0
+  }
+
+  mutating func arm() -> Bool {
+    if waits { state.isAsked.store(true, ordering: .relaxed) }
+    state.arms.add(1, ordering: .relaxed)
+    return false
+  }
+
+  mutating func disarm() {}
+}
+
+private final class Waiting: Sendable {
+  let mustWait = Atomic<Bool>(false)
+  let isAsked = Atomic<Bool>(false)
+  let arms = Atomic<Int>(0)
+}
+
+private func eventually(_ condition: () -> Bool) async throws -> Bool {
+  for _ in 0..<2000 {
+    if condition() { return true }
+    try await Task.sleep(for: .milliseconds(5))
+  }
+  return false
+}
+
 private final class Dropped: Sendable {
   let count = Atomic<Int>(0)
 }
@@ -54,6 +87,17 @@ private final class Dropped: Sendable {
       }
     }
     #expect(worker.account.unitsOfWork <= 10_001)
+    worker.stop()
+  }
+
+  @Test func whatBeginsToWaitInAPollWithoutWorkIsArmedForIt() async throws {
+    let worker = try Worker(.init(name: "test", spinRounds: 0))
+    let state = Waiting()
+    _ = worker.attach(Waiter(state: state))
+    #expect(try await eventually { state.arms.load(ordering: .relaxed) > 0 })
+    // The poll that this wakes up for does no work, and the value is armed already.
+    worker.post { state.mustWait.store(true, ordering: .relaxed) }
+    #expect(try await eventually { state.isAsked.load(ordering: .relaxed) })
     worker.stop()
   }
 

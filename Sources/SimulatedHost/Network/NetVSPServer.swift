@@ -97,7 +97,6 @@ struct NetVSPServer<Port: NetworkPort & ~Copyable>: Pollable, ~Copyable {
 
   private mutating func takePackets(_ budget: Int) throws -> Int {
     var work = 0
-    let waited = waitsForRoom
     waitsForRoom = false
     var room = try channel.freeByteCount()
     while work < budget {
@@ -106,9 +105,8 @@ struct NetVSPServer<Port: NetworkPort & ~Copyable>: Pollable, ~Copyable {
         room = try channel.freeByteCount()
         waitsForRoom = room < Self.answerRoom
       }
-      // A worker that has armed this channel must not sleep over packets that are left: what makes
-      // them wait counts as work, so that it arms again.
-      if waitsForRoom { return waited ? work : max(work, 1) }
+      if waitsForRoom { break }
+      // Nobody wakes the worker when the wait is over.
       if port.mustWait() { return max(work, 1) }
       guard let packet = try channel.receive() else { break }
       work &+= 1

@@ -11,8 +11,6 @@ struct StorVSPServer: Pollable, ~Copyable {
   private var session: StorVSPSession
   private var completion = StorVSPSession.Completion(repeating: 0)
   private var waitsForRoom = false
-  /// What the last poll has left waits for room.
-  private var hasWaited = false
   /// The guest has yet to be told that the disks have changed.
   private var owesChange = false
 
@@ -46,10 +44,6 @@ struct StorVSPServer: Pollable, ~Copyable {
       return nil
     }
     channel.flush()
-    // A worker that has armed this channel for requests must arm it again, for room.
-    let waits = waitsForRoom || owesChange
-    if waits, !hasWaited { work = max(work, 1) }
-    hasWaited = waits
     return work == 0 && channel.isClosed ? nil : work
   }
 
