@@ -31,7 +31,7 @@ struct BenchCommand: AsyncParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "Frames of each queue that are on their way, where they come back; 0 for no limit.",
+      "With both directions: frames of each queue that are on their way; 0 for no limit.",
       valueName: "count"))
   var depth: UInt64 = 256
 

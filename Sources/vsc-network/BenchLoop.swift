@@ -24,6 +24,8 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   private static var burstCount: Int { 32 }
   /// Behind the Ethernet header: what tells that a frame is this program's.
   private static var mark: UInt64 { 0x5653_4342_454E_4348 }
+  /// How long frames are waited for: what the other end drops does not come.
+  private static var patience: UInt64 { 100_000_000 }
 
   private var queue: NetworkQueue<Ring, External>
   private var burst = ReceiveBurst(capacity: 64)
@@ -31,7 +33,10 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   private let template: UnsafeMutableRawBufferPointer
   private var byteCount = 0
   private var sends = false
+  /// Frames that may be on their way; 0 for no limit.
   private var depth: UInt64 = 0
+  /// When it sends again although `depth` frames are on their way.
+  private var waitEnd = UInt64.max
   private var isRunning = false
   private var start: UInt64 = 0
   private var sent: UInt64 = 0
@@ -67,7 +72,8 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
 
   mutating func arm() -> Bool { queue.arm() }
   mutating func disarm() { queue.disarm() }
-  var nextDeadline: UInt64 { queue.nextDeadline }
+  // The poll that follows sends.
+  var nextDeadline: UInt64 { min(queue.nextDeadline, waitEnd) }
   mutating func expire(now: UInt64) { queue.expire(now: now) }
 
   // MARK: - Measuring
@@ -76,7 +82,8 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   mutating func begin(_ plan: BenchPlan.Run, from own: MACAddress) {
     byteCount = plan.byteCount
     sends = plan.direction != .receive
-    depth = plan.depth
+    depth = plan.direction == .both ? plan.depth : 0
+    waitEnd = .max
     (sent, received, receivedBytes, echoes, lost) = (0, 0, 0, 0, 0)
     latencies = Latencies()
     doorbells = queue.statistics.channel.doorbells
@@ -95,6 +102,7 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
 
   mutating func end() -> BenchPart {
     isRunning = false
+    waitEnd = .max
     return BenchPart(
       nanoseconds: MonotonicClock.now() &- start, sent: sent, received: received,
       receivedBytes: receivedBytes, latencies: latencies.record, lost: lost,
@@ -107,16 +115,21 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   private mutating func send() -> Int {
     var room = UInt64(Self.burstCount)
     let now = MonotonicClock.now()
-    if echoes > 0, depth > 0 {
-      let out = sent &- echoes &- lost
-      if out >= depth {
-        // The other end may drop frames: it is not waited for without end.
-        guard now &- lastEcho > 100_000_000 else { return 0 }
+    waitEnd = .max
+    if depth > 0 {
+      // What came back after all is not lost.
+      lost = min(lost, sent &- min(echoes, sent))
+      let out = sent &- min(echoes, sent) &- lost
+      if out < depth {
+        room = min(room, depth &- out)
+      } else if now &- lastEcho < Self.patience {
+        waitEnd = lastEcho &+ Self.patience
+        return 0
+      } else if echoes > 0 {
         lost &+= out
         lastEcho = now
-      } else {
-        room = min(room, depth &- out)
       }
+      // Else nothing came back at all: the other end only takes frames.
     }
     unsafe template.storeBytes(of: now, toByteOffset: 22, as: UInt64.self)
     // Safe: the memory is this loop's own, and larger than any frame.
