@@ -200,6 +200,7 @@ let package = Package(
       swiftSettings: settings),
 
     .target(name: "Footprint", path: "Tests/Footprint", swiftSettings: settings),
+    .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
     // What scripts/vm-test runs in a guest.
     .executableTarget(
       name: "open-close",
@@ -222,10 +223,11 @@ let package = Package(
     .testTarget(
       name: "VMBusUIOTests", dependencies: ["CBPF", "Platform", "VMBus", "VMBusUIO"],
       exclude: ["Fixtures"], swiftSettings: settings),
-    .testTarget(name: "VSCTests", dependencies: ["VMBus", "VSC"], swiftSettings: settings),
+    .testTarget(
+      name: "VSCTests", dependencies: ["TestSupport", "VMBus", "VSC"], swiftSettings: settings),
     .testTarget(
       name: "StorageVSCTests",
-      dependencies: ["Platform", "StorageProtocol", "StorageVSC", "VMBus", "VSC"],
+      dependencies: ["Platform", "StorageProtocol", "StorageVSC", "TestSupport", "VMBus", "VSC"],
       swiftSettings: settings),
     .testTarget(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],
@@ -235,7 +237,9 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(
       name: "NetworkVSCTests",
-      dependencies: ["NetworkProtocol", "NetworkVSC", "Platform", "VMBus", "VSC"],
+      dependencies: [
+        "NetworkProtocol", "NetworkVSC", "Platform", "TestSupport", "VMBus", "VSC",
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "NetworkProtocolTests", dependencies: ["NetworkProtocol", "VMBus"],

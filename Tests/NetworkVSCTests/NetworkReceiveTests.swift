@@ -2,6 +2,7 @@
 
 import NetworkProtocol
 import Platform
+import TestSupport
 import Testing
 
 @testable import NetworkVSC

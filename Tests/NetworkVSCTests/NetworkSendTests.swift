@@ -2,6 +2,7 @@
 
 import NetworkProtocol
 import Platform
+import TestSupport
 import Testing
 
 @testable import NetworkVSC
@@ -155,6 +156,35 @@ import Testing
     statistics = bed.queue.statistics
     #expect(statistics.sendsUnderWay == 0)
     for _ in 0..<30 { try send(&bed, frame(1500)) }
+  }
+
+  @Test func fullRingAsksForRoomUntilThereIsSome() throws {
+    var configuration = NetworkConfiguration.small
+    // One in-band packet is 64 bytes: there are more sections than the ring holds.
+    configuration.sendBufferByteCount = 1 << 20
+    var bed = try readyBed(configuration, ringByteCount: 4096)
+    var sent: UInt64 = 0
+    while sent < 100 {
+      try send(&bed, frame(60))
+      bed.queue.publish()
+      if bed.queue.statistics.blocked > 0 { break }
+      sent += 1
+    }
+    #expect(sent == (4096 - 8) / 64)
+    for _ in 0..<2 {
+      let hasWork = bed.queue.arm()
+      #expect(!hasWork && bed.queue.snapshot.outgoing.pendingSendSize == 64)
+    }
+    _ = try bed.take()
+    let hasRoom = bed.queue.arm()
+    #expect(hasRoom, "the room that it waits for is there")
+    bed.queue.publish()
+    bed.queue.disarm()
+    #expect(bed.queue.snapshot.outgoing.pendingSendSize == 0)
+    // Nothing waits, and the answer to that is no packet either.
+    _ = try bed.takeAll()
+    let hasWork = bed.queue.arm()
+    #expect(!hasWork && bed.queue.snapshot.outgoing.pendingSendSize == 0)
   }
 
   @Test func fullRingKeepsTheSection() throws {

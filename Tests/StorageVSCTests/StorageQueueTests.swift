@@ -2,6 +2,7 @@
 
 import Platform
 import StorageProtocol
+import TestSupport
 import Testing
 
 @testable import StorageVSC
@@ -320,7 +321,11 @@ extension OpenedChannel {
     #expect(sent == (4096 - 8) / 88)
     let hasWork = bed.queue.arm()
     #expect(!hasWork && bed.queue.snapshot.outgoing.pendingSendSize == 88)
+    let asked = bed.queue.arm()
+    #expect(!asked && bed.queue.snapshot.outgoing.pendingSendSize == 88)
     _ = try bed.host.receive()
+    let hasRoom = bed.queue.arm()
+    #expect(hasRoom, "the room that it waits for is there")
     try bed.queue.flush(tag: 0)
     bed.queue.disarm()
     #expect(bed.queue.snapshot.outgoing.pendingSendSize == 0)

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Testing
+public import Testing
 
 // The macros of the testing library copy what they look at; these are for values that can't be.
 
-func expectNone<Value: ~Copyable>(
+public func expectNone<Value: ~Copyable>(
   _ value: borrowing Value?, sourceLocation: SourceLocation = #_sourceLocation
 ) {
   switch value {
@@ -13,7 +13,7 @@ func expectNone<Value: ~Copyable>(
   }
 }
 
-func expectSome<Value: ~Copyable>(
+public func expectSome<Value: ~Copyable>(
   _ value: borrowing Value?, sourceLocation: SourceLocation = #_sourceLocation
 ) {
   switch value {
@@ -22,9 +22,11 @@ func expectSome<Value: ~Copyable>(
   }
 }
 
-struct NoValue: Error {}
+public struct NoValue: Error {
+  public init() {}
+}
 
-func unwrap<Value: ~Copyable>(_ value: consuming Value?) throws -> Value {
+public func unwrap<Value: ~Copyable>(_ value: consuming Value?) throws -> Value {
   switch consume value {
   case .some(let value): return value
   case .none: throw NoValue()
