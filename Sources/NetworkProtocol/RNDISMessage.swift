@@ -56,7 +56,7 @@ public struct RNDISStatus: WireInteger {
   @inlinable public static var linkSpeedChange: Self { Self(rawValue: 0x4001_0013) }
   @inlinable public static var networkChange: Self { Self(rawValue: 0x4001_0018) }
   @inlinable public static var taskOffloadCurrentConfiguration: Self {
-    Self(rawValue: 0x4001_0020)
+    Self(rawValue: 0x4002_0006)
   }
   @inlinable public static var bufferOverflow: Self { Self(rawValue: 0x8000_0005) }
   @inlinable public static var failure: Self { Self(rawValue: 0xC000_0001) }

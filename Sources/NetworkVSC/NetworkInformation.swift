@@ -114,7 +114,8 @@ public enum NetworkEvent: Sendable, Equatable {
   case linkSpeed(UInt64)
   /// What was known of the network may hold no more: ask for addresses anew.
   case networkChanged
-  /// The host changed what it does for the driver.
+  /// The host changed what it does for the driver, of what was agreed on: see `information.offloads`. A large
+  /// send that it takes no more throws `badFrameLength`.
   case offloadsChanged
   case virtualFunctionOffered(serial: UInt32)
   case virtualFunctionRevoked

@@ -92,6 +92,8 @@ final class NetworkMailbox: Sendable {
     case opened(queueCount: Int)
     case set(OID, [UInt8], Promise<NetworkError?>)
     case switchDataPath(NVSPDataPath, Promise<NetworkError?>)
+    /// What the host does from now on.
+    case offloads(NetworkOffloads)
     case end
   }
 
@@ -143,7 +145,7 @@ final class NetworkMailbox: Sendable {
     switch request {
     case .statistics(let promise): promise.keep(nil)
     case .set(_, _, let promise), .switchDataPath(_, let promise): promise.keep(error)
-    case .opened, .end: break
+    case .opened, .offloads, .end: break
     }
   }
 }

@@ -5,30 +5,24 @@ import VSC
 
 /// What the host is to do with packets, and which queue it is to put them on.
 extension NetworkNegotiation {
-  mutating func takeOffloads(_ host: NDISOffload, _ buffer: RawSpan) {
+  /// Of what the host can do, what the configuration lets it.
+  mutating func takeOffloads(_ host: NetworkOffloads) {
     let choice = configuration.offloads
-    var result = NetworkOffloads()
+    var wanted = NetworkOffloads()
     if choice.contains(.checksum) {
-      result.ipv4Transmit = host.checksums.ipv4Transmit
-      result.ipv6Transmit = host.checksums.ipv6Transmit
-      result.ipv4Receive = host.checksums.ipv4Receive
-      result.ipv6Receive = host.checksums.ipv6Receive
+      let all = NDISChecksums(rawValue: .max)
+      (wanted.ipv4Transmit, wanted.ipv6Transmit) = (all, all)
+      (wanted.ipv4Receive, wanted.ipv6Receive) = (all, all)
     }
     if choice.contains(.largeSend) {
       let limit = configuration.usableFrameBufferByteCount - FrameLayout.headroom
-      result.ipv4LargeSend = min(Int(host.largeSendV2.ipv4MaximumByteCount), limit)
-      result.ipv6LargeSend = min(Int(host.largeSendV2.ipv6MaximumByteCount), limit)
-      result.minimumSegments = max(Int(host.largeSendV2.ipv4MinimumSegments), 1)
+      (wanted.ipv4LargeSend, wanted.ipv6LargeSend) = (limit, limit)
     }
-    result.vlan = choice.contains(.vlan)
-    if choice.contains(.coalescedReceive), agreement.version.hasReceiveCoalescing,
-      buffer.byteCount >= 156,
-      let more = try? NDISOffload630(parsing: buffer.extracting(droppingFirst: 112))
-    {
-      result.coalescesIPv4 = more.receiveCoalescingIPv4 != 0
-      result.coalescesIPv6 = more.receiveCoalescingIPv6 != 0
+    if choice.contains(.coalescedReceive), agreement.version.hasReceiveCoalescing {
+      (wanted.coalescesIPv4, wanted.coalescesIPv6) = (true, true)
     }
-    agreement.offloads = result
+    wanted.vlan = choice.contains(.vlan)
+    agreement.offloads = host.limited(to: wanted)
   }
 
   var offloadParameters: [UInt8] {
@@ -78,6 +72,8 @@ extension NetworkNegotiation {
   private var rssParameters: [UInt8] {
     let count = agreement.rssTableCount
     var parameters = RSSParameters()
+    // UDP's ports have kinds of their own since NDIS 6.80, and hosts are told of NDIS 6.30: UDP is spread by
+    // its addresses, as Linux has it.
     parameters.hash = [.toeplitz, .ipv4, .tcpIPv4, .ipv6, .tcpIPv6]
     parameters.tableByteCount = UInt16(count * 4)
     parameters.tableOffset = 40
@@ -87,5 +83,42 @@ extension NetworkNegotiation {
     for entry in 0..<count { bytes += UInt32(entry % queueCount).wireBytes }
     for index in configuration.rssKey.indices { bytes.append(configuration.rssKey[index]) }
     return bytes
+  }
+}
+
+extension NetworkOffloads {
+  /// What a host says that it can do, or does (NDIS_OFFLOAD; the last part came with NDIS 6.30).
+  init(_ buffer: RawSpan) throws(WireError) {
+    let host = try NDISOffload(parsing: buffer)
+    self.init()
+    ipv4Transmit = host.checksums.ipv4Transmit
+    ipv6Transmit = host.checksums.ipv6Transmit
+    ipv4Receive = host.checksums.ipv4Receive
+    ipv6Receive = host.checksums.ipv6Receive
+    ipv4LargeSend = Int(host.largeSendV2.ipv4MaximumByteCount)
+    ipv6LargeSend = Int(host.largeSendV2.ipv6MaximumByteCount)
+    minimumSegments = max(Int(host.largeSendV2.ipv4MinimumSegments), 1)
+    // It is no part of the structure, but of each packet.
+    vlan = true
+    if buffer.byteCount >= 156 {
+      let more = try NDISOffload630(parsing: buffer.extracting(droppingFirst: 112))
+      coalescesIPv4 = more.receiveCoalescingIPv4 != 0
+      coalescesIPv6 = more.receiveCoalescingIPv6 != 0
+    }
+  }
+
+  /// What both have.
+  func limited(to other: NetworkOffloads) -> NetworkOffloads {
+    var result = self
+    result.ipv4Transmit.formIntersection(other.ipv4Transmit)
+    result.ipv6Transmit.formIntersection(other.ipv6Transmit)
+    result.ipv4Receive.formIntersection(other.ipv4Receive)
+    result.ipv6Receive.formIntersection(other.ipv6Receive)
+    result.ipv4LargeSend = min(ipv4LargeSend, other.ipv4LargeSend)
+    result.ipv6LargeSend = min(ipv6LargeSend, other.ipv6LargeSend)
+    result.coalescesIPv4 = coalescesIPv4 && other.coalescesIPv4
+    result.coalescesIPv6 = coalescesIPv6 && other.coalescesIPv6
+    result.vlan = vlan && other.vlan
+    return result
   }
 }

@@ -340,9 +340,7 @@ struct NetworkNegotiation {
       }
       return query(.offloadCapabilities, .offloads)
     case .offloads:
-      if status == .success, let offload = try? NDISOffload(parsing: buffer) {
-        takeOffloads(offload, buffer)
-      }
+      if status == .success, let host = try? NetworkOffloads(buffer) { takeOffloads(host) }
       return set(.offloadParameters, offloadParameters, .setOffloads)
     case .linkStatus:
       agreement.isLinkUp = try word(buffer, status, .mediaConnectStatus) == 0

@@ -31,6 +31,7 @@ extension NetworkQueue {
         perform(actions)
       case .set(let oid, let bytes, let promise): set(oid, bytes, promise)
       case .switchDataPath(let path, let promise): switchDataPath(path, promise)
+      case .offloads(let offloads): use(offloads)
       case .end: fail(life.shared.endReason ?? .channel(.ended(.closed)))
       }
     }
@@ -131,6 +132,8 @@ extension NetworkQueue {
     case .ready:
       if let negotiation {
         publish(negotiation.agreement)
+        let offloads = negotiation.agreement.offloads
+        if offloads != agreedOffloads { tellQueues(offloads) }
         let filter = negotiation.filter
         life.shared.update { $0.filter = filter }
       }

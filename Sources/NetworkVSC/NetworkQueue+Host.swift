@@ -176,13 +176,16 @@ extension NetworkQueue {
     perform(actions)
   }
 
-  private func indicated(_ message: RawSpan) throws(WireError) {
+  private mutating func indicated(_ message: RawSpan) throws(WireError) {
     let body = try RNDISIndicateStatus(message: message)
     switch body.status {
     case .mediaConnect: link(isUp: true)
     case .mediaDisconnect: link(isUp: false)
     case .networkChange: life.shared.tell(.networkChanged)
-    case .taskOffloadCurrentConfiguration: life.shared.tell(.offloadsChanged)
+    case .taskOffloadCurrentConfiguration:
+      try offloadsChanged(
+        RNDISIndicateStatus.informationBuffer(
+          of: message, offset: body.bufferOffset, count: body.bufferByteCount))
     case .linkSpeedChange:
       let buffer = try RNDISIndicateStatus.informationBuffer(
         of: message, offset: body.bufferOffset, count: body.bufferByteCount)
@@ -192,6 +195,27 @@ extension NetworkQueue {
       life.shared.tell(.linkSpeed(speed))
     default: break
     }
+  }
+
+  /// The host does something no more, or again: from now on that counts for all queues.
+  private mutating func offloadsChanged(_ buffer: RawSpan) throws(WireError) {
+    let host = try NetworkOffloads(buffer)
+    if let agreed = negotiation?.agreement.offloads {
+      // What the start-up is about to ask for, or has asked for just now.
+      negotiation?.agreement.offloads = host.limited(to: agreed)
+      return
+    }
+    let current = host.limited(to: agreedOffloads)
+    guard current != life.shared.information.offloads else { return }
+    life.shared.update { $0.offloads = current }
+    tellQueues(current)
+    life.shared.tell(.offloadsChanged)
+  }
+
+  /// What the host does counts for this queue at once, and for the others when their workers hear of it.
+  mutating func tellQueues(_ offloads: NetworkOffloads) {
+    use(offloads)
+    for other in life.shared.mailboxes where other !== mailbox { other.put(.offloads(offloads)) }
   }
 
   private func link(isUp: Bool) {

@@ -69,6 +69,8 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   /// Queues that the host has granted, and those that are open; 0 until that is known.
   var grantedCount = 1
   var openCount = 0
+  /// What the start-up led to: more than that the host is never asked for.
+  var agreedOffloads = NetworkOffloads()
   /// What the host said before all queues were open.
   var earlyTable: SendIndirectionTable?
   var stepStart: UInt64 = 0
@@ -147,13 +149,18 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     packetsPerMessage = UInt32(agreement.packetsPerMessage)
     alignmentMask = agreement.alignment - 1
     maximumFrameByteCount = agreement.mtu + 14
-    maximumLargeSendIPv4 = agreement.offloads.ipv4LargeSend
-    maximumLargeSendIPv6 = agreement.offloads.ipv6LargeSend
+    agreedOffloads = agreement.offloads
+    use(agreement.offloads)
     let share = min(agreement.sectionCount / shares, requests.capacity - frames.available - 16)
     sections = unsafe SendSections(
       sendBuffer.baseAddress, owner: sendBuffer.owner, first: number * share,
       count: max(share, 0), byteCount: agreement.sectionByteCount,
       limit: agreement.maximumTransferByteCount)
+  }
+
+  mutating func use(_ offloads: NetworkOffloads) {
+    maximumLargeSendIPv4 = offloads.ipv4LargeSend
+    maximumLargeSendIPv6 = offloads.ipv6LargeSend
   }
 
   // MARK: - What it is

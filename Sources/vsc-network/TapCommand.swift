@@ -184,7 +184,15 @@ final class TapJoin: Sendable {
   /// Makes the interface what the device is.
   private func configure(_ information: NetworkInformation) throws(TapError) {
     tap.removeQueues(to: information.queueCount)
-    let can = information.offloads
+    try setOffloads(information.offloads)
+    try tap.setMTU(min(information.mtu, options.mtu))
+    try tap.setAddress(information.macAddress)
+    try tap.setUp(true)
+    try tap.setCarrier(information.isLinkUp)
+  }
+
+  /// The stack leaves to the host what that does.
+  private func setOffloads(_ can: NetworkOffloads) throws(TapError) {
     var offloads: TapDevice.Offloads = []
     if can.ipv4Transmit.contains(.tcp), can.ipv6Transmit.contains(.tcp) {
       offloads.insert(.checksum)
@@ -195,16 +203,16 @@ final class TapJoin: Sendable {
     let largest = [can.ipv4LargeSend, can.ipv6LargeSend].filter { $0 > 0 }.min()
     // The device counts the Ethernet header too, and a tag may come with it.
     if let largest { try tap.setLargestSend(max(largest - 18, 1500)) }
-    try tap.setMTU(min(information.mtu, options.mtu))
-    try tap.setAddress(information.macAddress)
-    try tap.setUp(true)
-    try tap.setCarrier(information.isLinkUp)
   }
 
   private func handle(_ event: NetworkEvent) {
     switch event {
     case .linkUp: try? tap.setCarrier(true)
     case .linkDown, .ended: try? tap.setCarrier(false)
+    case .offloadsChanged:
+      if let interface = life.withLock({ $0.interface }) {
+        try? setOffloads(interface.information.offloads)
+      }
     default: break
     }
     if case .ended = event { return }

@@ -43,6 +43,37 @@ import Testing
     #expect(try bed.takeAll().map(\.id) == [1, 2, 3])
   }
 
+  @Test func offloadsThatTheHostDoesNoMoreAreNotUsed() throws {
+    var bed = try readyBed()
+    let agreed = bed.life.information.offloads
+    #expect(agreed.ipv4LargeSend == 0xF53C && agreed.ipv4Transmit.contains(.tcp))
+    // NDIS_OFFLOAD: IPv4 checksums in what is sent, and nothing else. 0x40020006: TASK_OFFLOAD_CURRENT_CONFIG.
+    var less: [UInt8] = [0xA7, 3, 156, 0] + .words(2, 0x155)
+    less += [UInt8](repeating: 0, count: 156 - less.count)
+    try bed.put(messages: [indicate(0x4002_0006, less)], id: 1)
+    bed.pump()
+    var current = bed.life.information.offloads
+    #expect(bed.events.all == [.offloadsChanged])
+    #expect(current.ipv4LargeSend == 0 && current.ipv6LargeSend == 0)
+    #expect(current.ipv4Transmit.contains(.tcp) && current.ipv6Transmit.isEmpty)
+    #expect(!current.coalescesIPv4)
+    let limit = bed.queue.maximumLargeSendIPv4
+    #expect(limit == 0)
+    var large = PerPacketInfo()
+    large.largeSend = LargeSendInfo(segmentByteCount: 1460, tcpHeaderOffset: 34, isIPv6: false)
+    #expect(throws: NetworkError.badFrameLength(4000, limit: 0)) {
+      try bed.queue.send(unsafe frame(4000).span.bytes, large)
+    }
+    // The same once more is no change; then all is as it was.
+    try bed.put(messages: [indicate(0x4002_0006, less)], id: 2)
+    try bed.put(messages: [indicate(0x4002_0006, NetworkScript.offload)], id: 3)
+    bed.pump()
+    current = bed.life.information.offloads
+    #expect(bed.events.all == [.offloadsChanged, .offloadsChanged] && current == agreed)
+    let again = bed.queue.maximumLargeSendIPv4
+    #expect(again == 0xF53C)
+  }
+
   @Test func badIndicationsAreCounted() throws {
     var bed = try readyBed()
     try bed.put(
@@ -50,10 +81,11 @@ import Testing
         .words(7, 16, 0x4001_000C, 0), .words(7, 24, 0x4001_0013, 4, 11, 1),
         .words(7, 24, 0x4001_0013, 5, 12, 1), .words(7, 24, 0x4001_0013, 3, 12, 1),
         .words(7, 400, 0x4001_000C, 0, 0), .words(7, 7, 0x4001_000C, 0, 0), .words(6, 12, 0),
+        indicate(0x4002_0006), indicate(0x4002_0006, [0xA7, 3, 156, 0]),
       ], id: 1)
     bed.pump()
     let statistics = bed.queue.statistics
-    #expect(statistics.malformed == 7 && bed.events.all.isEmpty)
+    #expect(statistics.malformed == 9 && bed.events.all.isEmpty)
   }
 
   @Test func keepaliveIsAnswered() throws {
