@@ -252,7 +252,7 @@ let package = Package(
       name: "SimulatedHostTests",
       dependencies: [
         "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedHost",
-        "SimulatedLink", "StorageProtocol", "VMBus", system,
+        "SimulatedLink", "StorageProtocol", "VMBus", logging, system,
       ],
       swiftSettings: settings),
   ] + pluginTargets + machineTargets,

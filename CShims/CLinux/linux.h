@@ -21,6 +21,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -92,6 +93,20 @@ static inline int vmbus_duplicate(int fd) {
 
 static inline int vmbus_event_fd(void) {
   return vmbus_result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+}
+
+/// How many descriptors this process may have, after it was raised as far as the process may do so
+/// itself. Descriptors up there do not fit select(2), which nothing here uses.
+static inline uint64_t vmbus_descriptor_limit(void) {
+  struct rlimit files;
+  if (getrlimit(RLIMIT_NOFILE, &files) != 0) return 1024;
+  if (files.rlim_cur < files.rlim_max) {
+    rlim_t before = files.rlim_cur;
+    files.rlim_cur = files.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &files) != 0) files.rlim_cur = before;
+  }
+  // Above what any use here needs, and RLIM_INFINITY is.
+  return files.rlim_cur < 1048576 ? files.rlim_cur : 1048576;
 }
 
 static inline void vmbus_event_signal(int fd) {

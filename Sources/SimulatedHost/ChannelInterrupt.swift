@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Synchronization
+import VMBus
 
 /// The interrupt of a channel: a flag of one virtual processor, which the guest may change for
 /// another one while the channel is open. The guest looks for the flag on that processor alone.
@@ -10,15 +11,19 @@ final class ChannelInterrupt: @unchecked Sendable {
   private let processors: [GuestSynIC]
   private let flag: UInt16
   /// The address of the processor's SynIC: the device's thread reads it at every signal, without
-  /// counting references.
+  /// counting references; 0 when the guest wants no interrupts.
   private let target: Atomic<UInt>
 
   /// Nil for a processor that the guest has not got.
   init?(_ processors: [GuestSynIC], processor: UInt32, flag: UInt16) {
-    guard processor < processors.count else { return nil }
     self.processors = processors
     self.flag = flag
-    target = Atomic(Self.address(processors[Int(processor)]))
+    if processor == OpenChannel.interruptsDisabledVP {
+      target = Atomic(0)
+    } else {
+      guard processor < processors.count else { return nil }
+      target = Atomic(Self.address(processors[Int(processor)]))
+    }
   }
 
   private static func address(_ synIC: GuestSynIC) -> UInt {

@@ -23,6 +23,9 @@ public enum GuestMemoryError: Error, Equatable, Sendable {
   case badRegion(index: Int)
   /// A memory file could be cut off behind our back, or is no memory file.
   case notSealed(file: Int)
+  /// The memory files are larger together than a guest's memory may be: all of them are mapped
+  /// here, and the room for that is shared with other guests.
+  case tooLarge(maximumByteCount: Int)
   /// The pages of a ring lie in too many places.
   case tooFragmented
   case system(Errno)
@@ -35,6 +38,7 @@ extension GuestMemoryError: CustomStringConvertible {
       "guest page 0x\(String(page, radix: 16)) may not be seen here"
     case .badRegion(let index): "region \(index) of the guest's memory lies outside of its file"
     case .notSealed(let file): "memory file \(file) of the guest is not sealed against shrinking"
+    case .tooLarge(let maximum): "the guest's memory files are larger than \(maximum) bytes"
     case .tooFragmented: "the ring's pages lie in too many places"
     case .system(let error): "guest memory: \(error)"
     }
@@ -62,8 +66,11 @@ public final class GuestMemory: @unchecked Sendable {
     let file: MemoryFile
     let mapping: MappedMemory
 
-    init(_ descriptor: consuming OwnedDescriptor) throws(Errno) {
+    /// - Parameter room: bytes that the guest's memory may still have.
+    init(_ descriptor: consuming OwnedDescriptor, room: inout Int) throws(Errno) {
       file = try MemoryFile(received: descriptor)
+      guard file.byteCount <= room else { throw .fileTooLarge }
+      room -= file.byteCount
       mapping = try file.map()
     }
   }
@@ -113,12 +120,15 @@ public final class GuestMemory: @unchecked Sendable {
   init(_ table: [LinkRegion], fileCount: Int, from message: SocketMessage) throws(GuestMemoryError)
   {
     var files: [File] = []
+    var room = Self.maximumByteCount
     for index in 0..<fileCount {
       guard let descriptor = message.takeDescriptor(index) else { throw .notSealed(file: index) }
       do throws(Errno) {
-        files.append(try File(descriptor))
+        files.append(try File(descriptor, room: &room))
       } catch .invalidArgument {
         throw .notSealed(file: index)
+      } catch .fileTooLarge {
+        throw .tooLarge(maximumByteCount: Self.maximumByteCount)
       } catch {
         throw .system(error)
       }
@@ -145,6 +155,8 @@ public final class GuestMemory: @unchecked Sendable {
   }
 
   static let maximumRuns = 600
+  /// 256 GiB: of the 128 TiB that a process has, 256 guests can take half.
+  static let maximumByteCount = 1 << 38
 
   deinit { regions.deallocate() }
 

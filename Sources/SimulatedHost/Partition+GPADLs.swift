@@ -8,19 +8,18 @@ import VMBus
 extension Partition {
   /// A GPADL is accepted when each of its pages may be seen.
   func checkGPADL(_ channel: ChannelID, _ gpadl: GPADLID) {
-    var status = ControlStatus.success
+    guard let memory, let ranges = server.gpadlBeingCreated(gpadl, of: channel) else {
+      return perform(server.gpadlCompleted(gpadl, .unsuccessful))
+    }
     let views = views(of: channel)
-    if let memory, let ranges = server.gpadlBeingCreated(gpadl, of: channel) {
-      for range in ranges {
-        for page in range.gpns where !views.contains(where: { memory.contains(page, in: $0) }) {
-          status = .unsuccessful
-        }
+    for range in ranges {
+      for page in range.gpns where !views.contains(where: { memory.contains(page, in: $0) }) {
+        refuse("GPADL \(gpadl) of channel \(channel)", GuestMemoryError.notVisible(page: page))
+        return perform(server.gpadlCompleted(gpadl, .unsuccessful))
       }
     }
-    if status.isSuccess, let ranges = server.gpadlBeingCreated(gpadl, of: channel) {
-      gpadls.insert(gpadl, GPADLEntry(channel, ranges))
-    }
-    perform(server.gpadlCompleted(gpadl, status))
+    gpadls.insert(gpadl, GPADLEntry(channel, ranges))
+    perform(server.gpadlCompleted(gpadl, .success))
   }
 
   /// The memory that GPADLs of a channel may lie in: its ring's, and its external data's.

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CLinux
 import Logging
 import Platform
 import SimulatedLink
@@ -19,7 +20,7 @@ final class Partition: @unchecked Sendable {
   let logger: Logger
   private(set) var memory: GuestMemory?
   private var isolation = MachineIsolation.none
-  private var synICs: [GuestSynIC] = []
+  private(set) var synICs: [GuestSynIC] = []
   var server: ControlServer
   /// They stay until the guest leaves, which may have bound one for good.
   private var doorbells: [UInt32: DoorbellBox] = [:]
@@ -34,9 +35,10 @@ final class Partition: @unchecked Sendable {
   var primaries: [ChannelID: ChannelID] = [:]
   /// Subchannels to offer when those of the last time are gone.
   var wantedSubchannels: [ChannelID: UInt16] = [:]
-  private var monitor: GuestMonitor?
+  private(set) var monitor: GuestMonitor?
   private var isGone = false
-  static let maximumDoorbells = 4096
+  /// Each is a descriptor of this process, and no guest may take so many that none are left.
+  static let maximumDoorbells = min(4096, max(64, Int(vmbus_descriptor_limit()) / 16))
 
   struct OpenedChannel {
     let state: HostChannelState
@@ -117,6 +119,12 @@ final class Partition: @unchecked Sendable {
     }
   }
 
+  /// Something that a guest may not do, and that no message of the control plane says.
+  func refuse(_ what: String, _ error: some Error) {
+    host.countRefusal()
+    logger.warning("\(what) refused: \(error)")
+  }
+
   private func answer(_ status: HypercallStatus, descriptors: [Int32] = []) {
     do throws(Errno) {
       try socket.send(LinkAnswer(status).wireBytes, descriptors: descriptors)
@@ -152,7 +160,7 @@ final class Partition: @unchecked Sendable {
       logger.info("guest joined", metadata: ["machine": "\(join.isolation)"])
       return .success
     } catch {
-      logger.warning("guest refused: \(error)")
+      refuse("guest", error)
       return .invalidParameter
     }
   }
@@ -182,7 +190,7 @@ final class Partition: @unchecked Sendable {
     }
   }
 
-  private func doorbell(_ connectionID: UInt32) throws(Errno) -> DoorbellBox {
+  func doorbell(_ connectionID: UInt32) throws(Errno) -> DoorbellBox {
     if let box = doorbells[connectionID] { return box }
     guard memory != nil, doorbells.count < Self.maximumDoorbells else {
       throw .tooManyOpenFiles
@@ -267,61 +275,6 @@ final class Partition: @unchecked Sendable {
     }
   }
 
-  private func open(_ request: OpenRequest) {
-    perform(server.openCompleted(request.channel, tryOpen(request)))
-  }
-
-  private func tryOpen(_ request: OpenRequest) -> ControlStatus {
-    guard let memory, let index = deviceOf[request.channel], let device = host.devices[index],
-      let interrupt = ChannelInterrupt(
-        synICs, processor: request.targetVP, flag: request.eventFlag),
-      channels[request.channel] == nil,
-      !channels.values.contains(where: { $0.connectionID == request.connectionID })
-    else { return .unsuccessful }
-    let view: GuestMemoryView = request.confidentiality == .hostVisible ? .hostVisible : .encrypted
-    do {
-      let mapping = try memory.map(request.ringPages, in: view)
-      let box = try doorbell(request.connectionID)
-      let id = request.channel
-      let offer = server.offers.first { $0.channelID == id }
-      let subchannel = offer?.subchannelIndex ?? 0
-      let monitor = server.connection?.monitorPages == nil ? nil : offer?.monitor
-      let (control, number) = (host.control, number)
-      let worker = host.worker(for: index + Int(subchannel))
-      let state = HostChannelState(
-        mapping, split: Int(request.downstreamPageOffset) * 4096,
-        wake: { worker.post {} },
-        rescind: { [weak host] in host?.revoke(index) },
-        offerSubchannels: { [weak self] count in
-          control.post { [weak self] in self?.offerSubchannels(of: id, count: count) }
-        },
-        released: { [weak self] in
-          worker.unwatch(box.event.rawValue)
-          control.post { [weak self] in self?.closed(id) }
-        })
-      let channel: HostChannel
-      do throws(RingError) {
-        channel = try HostChannel(
-          request, memory: memory, gpadls: gpadls, interrupt: interrupt, state: state,
-          faults: ChannelFaults(device.faults), capture: host.configuration.capture,
-          guest: number, subchannelIndex: subchannel)
-      } catch {
-        logger.warning("channel \(id) refused: \(error)")
-        return .unsuccessful
-      }
-      channels[id] = OpenedChannel(
-        state: state, interrupt: interrupt, connectionID: request.connectionID, monitor: monitor)
-      self.monitor?.watch(monitor, box)
-      worker.watch(box.event.rawValue) { box.event.drain() }
-      device.vsp.open(channel, on: worker)
-      logger.debug("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
-      return .success
-    } catch {
-      logger.warning("channel \(request.channel) refused: \(error)")
-      return .unsuccessful
-    }
-  }
-
   private func close(_ id: ChannelID) {
     guard let channel = channels[id] else {
       // Its device has let go before: the ring was corrupt.
@@ -332,7 +285,7 @@ final class Partition: @unchecked Sendable {
   }
 
   /// A device let go of a channel: because it was closed, or because its ring was corrupt.
-  private func closed(_ id: ChannelID) {
+  func closed(_ id: ChannelID) {
     guard let channel = channels.removeValue(forKey: id) else { return }
     monitor?.unwatch(channel.monitor)
     let state = channel.state

@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import Platform
+import SimulatedHost
+import Synchronization
+import VMBus
+
+/// A device that completes each packet with the packet's own payload.
+final class EchoVSP: VSP {
+  private let openCount = Atomic<Int>(0)
+
+  /// Channels that guests have open now.
+  var openChannels: Int { openCount.load(ordering: .sequentiallyConsistent) }
+
+  var offer: OfferChannel {
+    var offer = OfferChannel()
+    offer.interfaceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a001"
+    offer.instanceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
+    return offer
+  }
+
+  func open(_ channel: consuming sending HostChannel, on worker: Worker) {
+    openCount.add(1, ordering: .sequentiallyConsistent)
+    _ = worker.attach(Server(channel: channel)) {
+      self.openCount.subtract(1, ordering: .sequentiallyConsistent)
+    }
+  }
+
+  private struct Server: Pollable, ~Copyable {
+    var channel: HostChannel
+
+    mutating func poll(budget: Int) -> Int? {
+      var work = 0
+      do {
+        while work < budget, let packet = try channel.receive() {
+          let bytes = unsafe channel.payload(of: packet).withUnsafeBytes { unsafe [UInt8]($0) }
+          try channel.sendCompletion(unsafe bytes.span.bytes, transactionID: packet.transactionID)
+          work += 1
+        }
+      } catch {
+        return nil
+      }
+      channel.flush()
+      return work == 0 && channel.isClosed ? nil : work
+    }
+
+    mutating func arm() -> Bool { channel.arm() }
+    mutating func disarm() { channel.disarm() }
+  }
+}
