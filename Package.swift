@@ -106,6 +106,7 @@ let package = Package(
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "NetworkProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+    .target(name: "IntegrationProtocol", dependencies: ["VMBus"], swiftSettings: settings),
 
     .target(
       name: "PacketIO", dependencies: ["CLinux", "NetworkProtocol", "Platform", "VMBus", system],
@@ -117,8 +118,8 @@ let package = Package(
     .target(
       name: "SimulatedHost",
       dependencies: [
-        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedLink",
-        "StorageProtocol", "VMBus", logging, system,
+        "BalloonProtocol", "CLinux", "IntegrationProtocol", "NetworkProtocol", "PacketIO",
+        "Platform", "SimulatedLink", "StorageProtocol", "VMBus", logging, system,
       ],
       swiftSettings: settings),
 
@@ -164,8 +165,8 @@ let package = Package(
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "NetworkProtocol", "PacketIO", "Platform", "ProgramSupport", "SimulatedHost",
-        "StorageProtocol", "VMBus", arguments, logging, system,
+        "IntegrationProtocol", "NetworkProtocol", "PacketIO", "Platform", "ProgramSupport",
+        "SimulatedHost", "StorageProtocol", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
@@ -236,6 +237,9 @@ let package = Package(
       name: "BalloonProtocolTests", dependencies: ["BalloonProtocol", "VMBus"],
       swiftSettings: settings),
     .testTarget(
+      name: "IntegrationProtocolTests", dependencies: ["IntegrationProtocol", "VMBus"],
+      swiftSettings: settings),
+    .testTarget(
       name: "NetworkVSCTests",
       dependencies: [
         "NetworkProtocol", "NetworkVSC", "Platform", "TestSupport", "VMBus", "VSC",
@@ -251,8 +255,8 @@ let package = Package(
     .testTarget(
       name: "SimulatedHostTests",
       dependencies: [
-        "BalloonProtocol", "CLinux", "NetworkProtocol", "PacketIO", "Platform", "SimulatedHost",
-        "SimulatedLink", "StorageProtocol", "VMBus", logging, system,
+        "BalloonProtocol", "CLinux", "IntegrationProtocol", "NetworkProtocol", "PacketIO",
+        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", logging, system,
       ],
       swiftSettings: settings),
   ] + pluginTargets + machineTargets,

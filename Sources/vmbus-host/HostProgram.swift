@@ -41,6 +41,12 @@ struct HostProgram: ParsableCommand {
       valueName: "MiB"))
   var balloon: Int?
 
+  @Option(
+    help: ArgumentHelp(
+      "Integration components: heartbeat, timesync and shutdown, with commas between them.",
+      valueName: "list"))
+  var integration: IntegrationDevices.Argument?
+
   @Option(help: ArgumentHelp("Threads that serve devices.", valueName: "count"))
   var workers: Int = 1
 
@@ -81,7 +87,7 @@ struct HostProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "A named pipe to make, whose lines are commands: \(Controllers.commands), \(NetworkDevices.commands).",
+      "A named pipe to make, whose lines are commands: \(Controllers.commands), \(NetworkDevices.commands), \(IntegrationDevices.commands).",
       valueName: "path"))
   var control: String?
 
@@ -135,6 +141,8 @@ struct HostProgram: ParsableCommand {
         logger: logger)
       devices.append((device, []))
     }
+    let components = IntegrationDevices(integration, logger: logger)
+    devices += components.devices.map { ($0, []) }
     let host: SimulatedHost
     do throws(Errno) {
       host = try SimulatedHost(path: socket, configuration, devices: devices)
@@ -153,6 +161,8 @@ struct HostProgram: ParsableCommand {
         pipe = try ControlPipe(path: control) { [logger] line in
           if line.hasPrefix("nic ") {
             nics.execute(String(line.dropFirst(4)), logger)
+          } else if line.hasPrefix("integration ") {
+            components.execute(String(line.dropFirst(12)))
           } else {
             controllers.execute(line)
           }

@@ -20,11 +20,17 @@ struct HostProcess {
     var balloon: Int?
 
     @Option(
+      help: ArgumentHelp("Integration components, as vmbus-host takes them.", valueName: "list"))
+    var integration: String?
+
+    @Option(
       help: ArgumentHelp(
         "A further argument of vmbus-host: --host-argument=--capture=FILE.", valueName: "argument"))
     var hostArgument: [String] = []
 
-    var isEmpty: Bool { disk.isEmpty && balloon == nil && hostArgument.isEmpty }
+    var isEmpty: Bool {
+      disk.isEmpty && balloon == nil && integration == nil && hostArgument.isEmpty
+    }
   }
 
   let path: String
@@ -36,6 +42,7 @@ struct HostProcess {
     var command = [siblingProgram("vmbus-host"), "--socket", path]
     for disk in options.disk { command += ["--disk", disk] }
     if let balloon = options.balloon { command += ["--balloon", "\(balloon)"] }
+    if let integration = options.integration { command += ["--integration", integration] }
     command += options.hostArgument
     if verbose { command.append("--verbose") }
     var arguments = unsafe command.map { unsafe strdup($0) }
