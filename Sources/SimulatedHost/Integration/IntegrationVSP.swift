@@ -93,7 +93,7 @@ public final class IntegrationVSP: VSP {
     }
     if record.beats > 0, before.beats == 0 { logger.info("\(name): guest \(guest) is alive") }
     if record.missed != before.missed, before.missed == 0 {
-      logger.warning("\(name): guest \(guest) does not answer")
+      logger.notice("\(name): guest \(guest) does not answer")
     }
     if record.shutdown != before.shutdown {
       logger.info("\(name): guest \(guest): \(record.shutdown)")
