@@ -185,7 +185,7 @@ final class Partition: @unchecked Sendable {
       let box = try doorbell(connectionID)
       answer(.success, descriptors: [box.event.rawValue])
     } catch {
-      logger.error("no eventfd: \(error)")
+      refuse("doorbell", error)
       answer(.insufficientBuffers)
     }
   }

@@ -271,6 +271,7 @@ private final class HostileBed {
     var count = 0
     while count < 5000, try guest.doorbell(UInt32(0x10_0000 + count)) != nil { count += 1 }
     #expect(1..<5000 ~= count)
+    #expect(bed.host.refusals == 1)
     // Others get theirs, and can come.
     let other = try RogueGuest(bed.host)
     #expect(try other.doorbell(OfferChannel.defaultConnectionID(1)) != nil)
