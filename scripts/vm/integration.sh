@@ -56,7 +56,8 @@ sets_its_clock() {
 # Linux tells what it cannot do: a machine without S4 does not sleep on its disk.
 refuses_to_hibernate() {
   host_does 'integration hibernate'
-  await 20 "$bed_logs/$guest.host" "shutdown: guest $(host_number): hibernate refused: 0x80004005" >&3
+  await 20 "$bed_logs/$guest.host" "shutdown: guest $(host_number): hibernate refused: 0x80004005" |
+    grep -o "hibernate refused.*" >&3
 }
 
 # It ends and begins again, and joins anew.
