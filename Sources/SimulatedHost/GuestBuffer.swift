@@ -29,10 +29,10 @@ extension GuestBufferError: CustomStringConvertible {
 /// touch the memory.
 @safe
 public final class GuestBuffer: Sendable {
-  private let mapping: MappedMemory
+  private let mapping: GuestMapping
   private let entry: GPADLEntry
 
-  fileprivate init(_ mapping: consuming MappedMemory, _ entry: GPADLEntry) {
+  fileprivate init(_ mapping: consuming GuestMapping, _ entry: GPADLEntry) {
     self.mapping = mapping
     self.entry = entry
   }

@@ -26,8 +26,8 @@ public enum GuestMemoryError: Error, Equatable, Sendable {
   /// The memory files are larger together than a guest's memory may be: all of them are mapped
   /// here, and the room for that is shared with other guests.
   case tooLarge(maximumByteCount: Int)
-  /// The pages of a ring lie in too many places.
-  case tooFragmented
+  /// Pages that lie in so many places that they are more than can still be mapped.
+  case tooFragmented(pieces: Int)
   case system(Errno)
 }
 
@@ -39,7 +39,8 @@ extension GuestMemoryError: CustomStringConvertible {
     case .badRegion(let index): "region \(index) of the guest's memory lies outside of its file"
     case .notSealed(let file): "memory file \(file) of the guest is not sealed against shrinking"
     case .tooLarge(let maximum): "the guest's memory files are larger than \(maximum) bytes"
-    case .tooFragmented: "the ring's pages lie in too many places"
+    case .tooFragmented(let pieces):
+      "the pages lie in \(pieces) places, more than can still be mapped"
     case .system(let error): "guest memory: \(error)"
     }
   }
@@ -77,6 +78,7 @@ public final class GuestMemory: @unchecked Sendable {
 
   private let files: [File]
   fileprivate let regions: Regions
+  private let mappedPieces: MappedPieces
 
   /// The table without its owner: what a packet's ranges are looked up in, without counting
   /// references.
@@ -116,9 +118,13 @@ public final class GuestMemory: @unchecked Sendable {
 
   /// Maps what a guest handed over, after a look at every number of it.
   ///
-  /// - Parameter message: the join message, whose first descriptors are the memory files.
-  init(_ table: [LinkRegion], fileCount: Int, from message: SocketMessage) throws(GuestMemoryError)
-  {
+  /// - Parameters:
+  ///   - message: the join message, whose first descriptors are the memory files.
+  ///   - mappedPieces: what counts the mappings of rings and buffers.
+  init(
+    _ table: [LinkRegion], fileCount: Int, from message: SocketMessage,
+    mappedPieces: MappedPieces = MappedPieces()
+  ) throws(GuestMemoryError) {
     var files: [File] = []
     var room = Self.maximumByteCount
     for index in 0..<fileCount {
@@ -151,10 +157,10 @@ public final class GuestMemory: @unchecked Sendable {
           view: entry.isEncrypted != 0 ? .encrypted : .hostVisible))
     }
     self.files = files
+    self.mappedPieces = mappedPieces
     regions = Regions(checked)
   }
 
-  static let maximumRuns = 600
   /// 256 GiB: of the 128 TiB that a process has, 256 guests can take half.
   static let maximumByteCount = 1 << 38
 
@@ -172,10 +178,10 @@ public final class GuestMemory: @unchecked Sendable {
     try unsafe regions.page(page, in: view)
   }
 
-  /// Maps pages from all over the guest behind each other: a ring.
+  /// Maps pages from all over the guest behind each other: a ring, or a buffer.
   func map(
     _ pages: some Collection<GPN>, in view: GuestMemoryView
-  ) throws(GuestMemoryError) -> MappedMemory {
+  ) throws(GuestMemoryError) -> GuestMapping {
     var runs: [(offset: Int, byteCount: Int)] = []
     var file: Int32 = -1
     for page in pages {
@@ -189,14 +195,16 @@ public final class GuestMemory: @unchecked Sendable {
       if let last = runs.last, last.offset + last.byteCount == offset {
         runs[runs.count - 1].byteCount += 4096
       } else {
-        // Each is a mapping of its own, and the system has a limit for all of them.
-        guard runs.count < Self.maximumRuns else { throw .tooFragmented }
+        // Each is a mapping of its own.
         runs.append((offset, 4096))
       }
     }
+    guard mappedPieces.take(runs.count) else { throw .tooFragmented(pieces: runs.count) }
     do throws(Errno) {
-      return try MappedMemory.joining(runs, of: file)
+      return GuestMapping(
+        try MappedMemory.joining(runs, of: file), runs.count, of: mappedPieces)
     } catch {
+      mappedPieces.giveBack(runs.count)
       throw .system(error)
     }
   }

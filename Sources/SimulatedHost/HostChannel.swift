@@ -250,7 +250,7 @@ public struct HostChannel: ~Copyable, Sendable {
 @safe
 public final class HostChannelState: @unchecked Sendable {
   let isClosed = Atomic<Bool>(false)
-  private let mapping: MappedMemory
+  private let mapping: GuestMapping
   private let split: Int
   /// The doorbell is the guest's too, which could take the signal: the worker is told directly.
   private let wake: @Sendable () -> Void
@@ -260,7 +260,7 @@ public final class HostChannelState: @unchecked Sendable {
   let offerSubchannels: @Sendable (UInt16) -> Void
 
   init(
-    _ mapping: consuming MappedMemory, split: Int, wake: @escaping @Sendable () -> Void,
+    _ mapping: consuming GuestMapping, split: Int, wake: @escaping @Sendable () -> Void,
     rescind: @escaping @Sendable () -> Void,
     offerSubchannels: @escaping @Sendable (UInt16) -> Void = { _ in },
     released: @escaping @Sendable () -> Void

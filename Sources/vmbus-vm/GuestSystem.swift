@@ -49,10 +49,12 @@ struct GuestSystem {
   /// - Parameters:
   ///   - directory: where the kernel's modules are.
   ///   - disks: the system waits for so many.
+  ///   - nics: and for so many network interfaces.
   ///   - isInteractive: whether the command reads what somebody types; otherwise it reads nothing,
   ///     since a console has no end.
   init(
-    _ options: Options, modules directory: String, disks: Int, isInteractive: Bool
+    _ options: Options, modules directory: String, disks: Int, nics: Int,
+    isInteractive: Bool
   ) throws {
     token = "guest-\(UInt64.random(in: 0 ... .max))"
     var archive = FileArchive()
@@ -90,7 +92,8 @@ struct GuestSystem {
       "init",
       Array(
         Self.firstProcess(
-          token: token, disks: disks, input: isInteractive ? "/dev/ttyS0" : "/dev/null"
+          token: token, disks: disks, nics: nics,
+          input: isInteractive ? "/dev/ttyS0" : "/dev/null"
         ).utf8))
     self.archive = archive.bytes
   }
@@ -115,7 +118,9 @@ struct GuestSystem {
     return (0..<count).contains { integer(start + $0 * size, 4) == 3 }
   }
 
-  private static func firstProcess(token: String, disks: Int, input: String) -> String {
+  private static func firstProcess(
+    token: String, disks: Int, nics: Int, input: String
+  ) -> String {
     """
     #!/bin/busybox sh
     /bin/busybox --install -s /bin
@@ -133,7 +138,9 @@ struct GuestSystem {
     done </modules/order
     rm -rf /modules /tmp/module
     rounds=0
-    until [ "$(ls /sys/block | grep -c ^sd)" -ge \(disks) ] || [ $rounds -ge 100 ]; do
+    until [ "$(ls /sys/block | grep -c ^sd)" -ge \(disks) ] &&
+      [ "$(ls -d /sys/bus/vmbus/devices/*/net/* 2>/dev/null | wc -l)" -ge \(nics) ] ||
+      [ $rounds -ge 100 ]; do
       sleep 0.1
       rounds=$((rounds + 1))
     done

@@ -16,6 +16,12 @@ struct HostProcess {
         valueName: "file[,option...]"))
     var disk: [String] = []
 
+    @Option(
+      help: ArgumentHelp(
+        "A network device of that host, as vmbus-host takes it: tap=NAME, switch.",
+        valueName: "kind[,option...]"))
+    var nic: [String] = []
+
     @Option(help: ArgumentHelp("Dynamic memory, as vmbus-host takes it.", valueName: "MiB"))
     var balloon: Int?
 
@@ -29,7 +35,7 @@ struct HostProcess {
     var hostArgument: [String] = []
 
     var isEmpty: Bool {
-      disk.isEmpty && balloon == nil && integration == nil && hostArgument.isEmpty
+      disk.isEmpty && nic.isEmpty && balloon == nil && integration == nil && hostArgument.isEmpty
     }
   }
 
@@ -41,6 +47,7 @@ struct HostProcess {
     path = "/tmp/vmbus-vm-\(UInt64.random(in: 0 ... .max)).sock"
     var command = [siblingProgram("vmbus-host"), "--socket", path]
     for disk in options.disk { command += ["--disk", disk] }
+    for nic in options.nic { command += ["--nic", nic] }
     if let balloon = options.balloon { command += ["--balloon", "\(balloon)"] }
     if let integration = options.integration { command += ["--integration", integration] }
     command += options.hostArgument

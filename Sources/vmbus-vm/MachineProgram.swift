@@ -66,7 +66,7 @@ struct MachineProgram: AsyncParsableCommand {
     }
     guard host == nil || devices.isEmpty else {
       throw ValidationError(
-        "--host names a host that has its own devices: no --disk, no --balloon.")
+        "--host names a host that has its own devices: no --disk, no --nic, no --balloon.")
     }
   }
 
@@ -123,7 +123,7 @@ struct MachineProgram: AsyncParsableCommand {
     let version = try chosenKernel().version
     let guest = try GuestSystem(
       system, modules: system.modules ?? "/lib/modules/\(version)", disks: devices.disk.count,
-      isInteractive: Terminal.isThere)
+      nics: devices.nic.count, isInteractive: Terminal.isThere)
     configuration.initrd = guest.archive
     configuration.commandLine += " quiet loglevel=1 panic=-1"
     let output = CommandOutput(FramedOutput(token: guest.token))

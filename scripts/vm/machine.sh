@@ -13,6 +13,9 @@ guest_started() { :; }
 
 kvm_works() { "$programs/vmbus-vm" --check 2>/dev/null; }
 
+# Of the commands of a check, `!` alone would go unnoticed.
+fails() { if "$@"; then return 1; fi; }
+
 guest_boots() { guest_seconds=120 guest uname -r >&3; }
 
 connects() {
@@ -26,8 +29,8 @@ connects() {
 
 says_nothing_bad() {
   guest 'dmesg | gzip' | gzip -d >"$bed_logs/$guest.dmesg"
-  ! grep -iE 'BUG:|WARNING: |Oops|hostile|malformed|hung task|blocked for more|invalid packet|timed out|hv_.*(error|fail)' "$bed_logs/$guest.dmesg"
-  ! grep -E ' (warning|error) ' "$bed_logs/$guest.machine" "$bed_logs/$guest.host"
+  fails grep -iE 'BUG:|WARNING: |Oops|hostile|malformed|hung task|blocked for more|invalid packet|timed out|hv_.*(error|fail)' "$bed_logs/$guest.dmesg"
+  fails grep -E ' (warning|error) ' "$bed_logs/$guest.machine" "$bed_logs/$guest.host"
 }
 
 powers_off() {

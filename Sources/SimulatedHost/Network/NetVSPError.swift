@@ -22,6 +22,8 @@ public enum NetVSPError: Error, Equatable, Sendable {
   case notTransactional(NVSPMessageType)
   /// A completion of something that was not sent, or was completed before.
   case unknownCompletion(UInt64)
+  /// A receive or send buffer that can't be had.
+  case noBuffer(GuestBufferError)
   /// A section that does not lie within the send buffer, or more of it than it has.
   case badSection(index: UInt32, byteCount: UInt32)
   /// A packet with neither a section nor a range, or with more ranges than a packet may have.
@@ -55,6 +57,7 @@ extension NetVSPError: CustomStringConvertible {
     case .wrongDirection(let type): "network guest: \(type) is a host's"
     case .notTransactional(let type): "network guest: \(type) without asking for its completion"
     case .unknownCompletion(let id): "network guest: completion of unknown packet \(id)"
+    case .noBuffer(let error): "network guest: a buffer that can't be had: \(error)"
     case .badSection(let index, let byteCount):
       "network guest: \(byteCount) bytes of section \(index) of the send buffer"
     case .badRanges(let count): "network guest: a packet with \(count) ranges"

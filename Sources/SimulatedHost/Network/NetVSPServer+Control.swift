@@ -60,8 +60,13 @@ extension NetVSPServer where Port: ~Copyable {
   }
 
   private func map(_ gpadl: GPADLID) -> GuestBuffer? {
-    // What is wrong with it is told by the status: the guest may try another one.
-    try? channel.guestBuffer(gpadl)
+    do throws(GuestBufferError) {
+      return try channel.guestBuffer(gpadl)
+    } catch {
+      // The guest is told by the status, and may try another one.
+      guest.count(.noBuffer(error))
+      return nil
+    }
   }
 
   private mutating func complete(_ packet: Packet, _ message: NVSPMessage) throws(RingError) {

@@ -73,10 +73,33 @@ import VMBus
     let channel = try bed.guest.open(second)
     let foreign = try bed.guest.describe(bed.guest.takePages(32), of: second)
     #expect(Wire.word(try client.ask(Wire.nvsp(101, foreign.rawValue, 1)), 4) == 2)
+    #expect(
+      try bed.record().errors == [
+        .noBuffer(.unknown(GPADLID(0))), .noBuffer(.unknown(GPADLID(0))),
+        .noBuffer(.unknown(GPADLID(0xFFFF_FFFF))), .noBuffer(.unknown(GPADLID(0xFFFF_FFFF))),
+        .noBuffer(.unknown(foreign)),
+      ])
     // And the guest goes on with a right one.
     try client.giveBuffers()
     #expect(client.pieceCount == 72)
     _ = channel.id
+  }
+
+  /// A guest that has run for a while has no pages left that lie behind each other.
+  @Test func aReceiveBufferWhosePagesLieApart() throws {
+    let bed = try NetworkTestBed()
+    var style = NetworkClient.Style.linux
+    (style.receivePages, style.scattersPages) = (900, true)
+    var client = try bed.open(style: style)
+    try client.start()
+    #expect(client.pieceCount == 900 * 4096 / 1806)
+    // Most pieces lie on two pages.
+    for index in 0..<40 {
+      let frame = Wire.frame(byteCount: 1000 + index, fill: UInt8(index))
+      #expect(try client.sendRNDIS(Wire.packet(frame)) == 1)
+      #expect(try client.receiveFrames().map(\.frame) == [frame])
+    }
+    #expect(try bed.record().errors.isEmpty)
   }
 
   @Test func framesWaitForBuffersAndNoneIsLost() throws {

@@ -21,6 +21,8 @@ struct NetworkClient: ~Copyable {
     var ndisMinor: UInt32 = 30
     var hasSendBuffer = true
     var receivePages = 32
+    /// Whether no page of the receive buffer lies behind the one before it.
+    var scattersPages = false
 
     static let linux = Style()
     /// Old versions with short messages, and completions for everything.
@@ -136,7 +138,9 @@ struct NetworkClient: ~Copyable {
 
   /// Both buffers; the send buffer only where the guest has one.
   mutating func giveBuffers() throws {
-    receiveGPADL = try guest.describe(receivePages, of: channel.id)
+    let numbers = guest.numbers(receivePages)
+    receiveGPADL = try guest.describe(
+      style.scattersPages ? numbers.reversed() : numbers, of: channel.id)
     let answer = try ask(
       Wire.nvsp(101, receiveGPADL.rawValue, 0xCAFE, size: style.messageByteCount))
     guard answer.count >= 28, Wire.word(answer, 0) == 102, Wire.word(answer, 4) == 1,
@@ -278,7 +282,11 @@ struct NetworkClient: ~Copyable {
       guard offset + count <= memory.count, offset % pieceByteCount == 0 else {
         throw SmallGuest.Failed(reason: "gets \(count) bytes at \(offset)")
       }
-      return unsafe Array(memory[offset..<offset + count])
+      guard style.scattersPages else { return unsafe Array(memory[offset..<offset + count]) }
+      // The last page is the first one of the buffer.
+      return (offset..<offset + count).map {
+        unsafe memory[(receivePages.count - 1 - $0 / 4096) * 4096 + $0 % 4096]
+      }
     }
   }
 

@@ -144,12 +144,12 @@ final class SmallGuest {
 
   /// Describes some of its memory for a channel, as buffers are.
   func describe(_ pages: Range<Int>, of id: ChannelID) throws -> GPADLID {
+    try describe(numbers(pages), of: id)
+  }
+
+  func describe(_ pages: [GPN], of id: ChannelID) throws -> GPADLID {
     let (gpadl, actions) = try control.createGPADL(
-      id,
-      ranges: [
-        GPADLRange(
-          byteCount: UInt32(pages.count * 4096), byteOffset: 0, gpns: numbers(pages))
-      ])
+      id, ranges: [GPADLRange(byteCount: UInt32(pages.count * 4096), byteOffset: 0, gpns: pages)])
     try perform(actions)
     try wait("has a GPADL") { $0.control.gpadls[gpadl]?.phase == .created }
     return gpadl
