@@ -29,7 +29,7 @@ connects() {
 
 says_nothing_bad() {
   guest 'dmesg | gzip' | gzip -d >"$bed_logs/$guest.dmesg"
-  fails grep -iE 'BUG:|WARNING: |Oops|hostile|malformed|hung task|blocked for more|invalid packet|timed out|hv_.*(error|fail)' "$bed_logs/$guest.dmesg"
+  fails grep -iE 'BUG:|\] WARNING: |Oops:|hostile|malformed|hung task|blocked for more|invalid packet|timed out|hv_.*(error|fail)' "$bed_logs/$guest.dmesg"
   fails grep -E ' (warning|error) ' "$bed_logs/$guest.machine" "$bed_logs/$guest.host"
 }
 
