@@ -18,11 +18,19 @@ link_down_and_up() {
 # gone NUMBER: the guest has that device no more.
 gone() { guest "[ ! -e /sys/bus/vmbus/devices/5d15c000-0000-4000-8000-0000000e000$1 ]"; }
 
+# Linux hears no answers any more once it has been told, and waits for ever for those to what it had
+# sent: so nothing may be on its way.
 taken_back_and_offered() {
   fails gone 0
+  host_does 'nic 0 link=down'
+  wait_for 20 carrier 0
   host_does 'nic 0 rescind'
   wait_for 20 gone 0
   host_does 'nic 0 offer'
+  wait_for 20 nic 0
+  guest "$ip link set $(nic 0) up"
+  [[ $(guest "cat /sys/class/net/$(nic 0)/carrier") == 0 ]]
+  host_does 'nic 0 link=up'
   carries_again
 }
 
