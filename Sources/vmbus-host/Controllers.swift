@@ -63,11 +63,11 @@ final class Controllers: Sendable {
   /// What can be written to the control pipe.
   static let commands = """
     attach FILE[,option...], detach controller=N,lun=N, rescan (sizes of images), \
-    fault DISK:FAULT (of commands)
+    fault DISK:FAULT (of commands), controller N rescind|offer
     """
 
   /// One line of the control pipe.
-  func execute(_ line: String) {
+  func execute(_ line: String, _ offers: DeviceOffers) {
     let words = line.split(separator: " ", maxSplits: 1).map(String.init)
     let argument = words.count == 2 ? words[1] : ""
     do {
@@ -78,6 +78,7 @@ final class Controllers: Sendable {
       case "rescan":
         for device in devices where device.vsp.rescan() { logger.info("a disk's size changed") }
       case "fault": try inject(argument)
+      case "controller": try offerOrRescind(argument, offers)
       default: throw ProgramFailure(.usage, "no such command; there are: \(Self.commands)")
       }
       logger.info("done: \(line)")
@@ -86,11 +87,25 @@ final class Controllers: Sendable {
     }
   }
 
-  private func device(_ number: Int) throws -> StorVSP {
+  private func device(_ number: Int) throws -> StorVSP { devices[try index(number)].vsp }
+
+  private func index(_ number: Int) throws -> Int {
     guard let index = numbers[number] else {
       throw ProgramFailure(.usage, "there is no controller \(number)")
     }
-    return devices[index].vsp
+    return index
+  }
+
+  private func offerOrRescind(_ text: String, _ offers: DeviceOffers) throws {
+    let words = text.split(separator: " ")
+    guard words.count == 2, let number = Int(words[0]) else {
+      throw ProgramFailure(.usage, "not controller N rescind|offer")
+    }
+    switch words[1] {
+    case "rescind": offers.rescind(try index(number))
+    case "offer": offers.offer(try index(number))
+    default: throw ProgramFailure(.usage, "not controller N rescind|offer")
+    }
   }
 
   private func attach(_ text: String) throws {

@@ -157,14 +157,15 @@ struct HostProgram: ParsableCommand {
     var pipe: ControlPipe?
     if let control {
       do throws(Errno) {
-        let nics = NICOffers(host, networks, first: firstNIC)
-        pipe = try ControlPipe(path: control) { [logger] line in
+        let nics = DeviceOffers(host, networks.devices.map { ($0.vsp, $0.faults) }, first: firstNIC)
+        let disks = DeviceOffers(host, controllers.devices.map { ($0.vsp, $0.faults) }, first: 0)
+        pipe = try ControlPipe(path: control) { line in
           if line.hasPrefix("nic ") {
-            nics.execute(String(line.dropFirst(4)), logger)
+            networks.execute(String(line.dropFirst(4)), nics)
           } else if line.hasPrefix("integration ") {
             components.execute(String(line.dropFirst(12)))
           } else {
-            controllers.execute(line)
+            controllers.execute(line, disks)
           }
         }
       } catch {
@@ -181,43 +182,6 @@ struct HostProgram: ParsableCommand {
     let cpus: [Int?] = cpu?.numbers ?? Array(repeating: nil, count: workers)
     return cpus.enumerated().map { index, cpu in
       Worker.Configuration(name: "vsp-\(index)", cpu: cpu, spinRounds: spin)
-    }
-  }
-}
-
-/// Which of the host's devices the network devices are, as they come and go.
-private final class NICOffers: Sendable {
-  private let host: SimulatedHost
-  private let networks: NetworkDevices
-  private let offered: Lock<[Int: SimulatedHost.DeviceID]>
-
-  init(_ host: SimulatedHost, _ networks: NetworkDevices, first: Int) {
-    self.host = host
-    self.networks = networks
-    var offered: [Int: SimulatedHost.DeviceID] = [:]
-    for index in networks.devices.indices { offered[index] = host.devices[first + index] }
-    self.offered = Lock(offered)
-  }
-
-  func execute(_ line: String, _ logger: Logger) {
-    do {
-      try networks.execute(line, rescind: rescind, offer: offer)
-      logger.info("done: nic \(line)")
-    } catch {
-      logger.error("nic \(line): \(error)")
-    }
-  }
-
-  private func rescind(_ index: Int) {
-    guard let device = offered.withLock({ $0.removeValue(forKey: index) }) else { return }
-    host.revoke(device)
-  }
-
-  private func offer(_ index: Int) {
-    let (host, device) = (host, networks.devices[index])
-    offered.withLock { offered in
-      guard offered[index] == nil else { return }
-      offered[index] = host.add(device.vsp, faults: device.faults)
     }
   }
 }

@@ -86,18 +86,23 @@ final class NetworkDevices: Sendable {
     """
 
   /// One line of the control pipe behind `nic`.
-  ///
-  /// - Parameters:
-  ///   - rescind: takes the device with that number back.
-  ///   - offer: offers it again.
-  func execute(_ line: String, rescind: (Int) -> Void, offer: (Int) -> Void) throws {
+  func execute(_ line: String, _ offers: DeviceOffers) {
+    do {
+      try executeOrThrow(line, offers)
+      logger.info("done: nic \(line)")
+    } catch {
+      logger.error("nic \(line): \(error)")
+    }
+  }
+
+  private func executeOrThrow(_ line: String, _ offers: DeviceOffers) throws {
     let words = line.split(separator: " ", maxSplits: 2).map(String.init)
     guard words.count >= 2, let index = Int(words[0]), devices.indices.contains(index) else {
       throw ProgramFailure(.usage, "not the number of a network device and what to do")
     }
     switch words[1] {
-    case "rescind": rescind(index)
-    case "offer": offer(index)
+    case "rescind": offers.rescind(index)
+    case "offer": offers.offer(index)
     case "counters":
       guard words.count == 3 else { throw ProgramFailure(.usage, "no file") }
       try writeCounters(of: index, to: words[2])

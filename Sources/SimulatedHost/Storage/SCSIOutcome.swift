@@ -26,6 +26,8 @@ enum SCSIOutcome: Equatable {
   case good(UInt32)
   case check(SCSISense, SCSISenseDetail? = nil)
   case failed(SRBStatus, SCSIStatus)
+  /// Not executed, and not answered before a reset.
+  case held
 
   static var invalidRequest: SCSIOutcome { .failed(.invalidRequest, .good) }
 
@@ -79,6 +81,9 @@ enum SCSIOutcome: Equatable {
     case .failed(let srbStatus, let scsiStatus):
       request.srbStatus = srbStatus
       request.scsiStatus = scsiStatus
+    case .held:
+      request.srbStatus = .busReset
+      request.scsiStatus = .good
     }
   }
 }

@@ -48,22 +48,27 @@ public struct SCSITarget: ~Copyable, @unchecked Sendable {
   ///
   /// Whatever the request says, only the first `transferLength` bytes of the data are touched,
   /// and a command that the data is too short for moves nothing.
+  ///
+  /// - Returns: whether the completion is to be sent; otherwise it waits for a reset.
+  @discardableResult
   public func execute<Data: ExternalData & ~Copyable & ~Escapable>(
     _ request: inout SCSIRequest, version: StorageVersion, data: inout Data
-  ) {
+  ) -> Bool {
     let limit = min(request.transferLength, UInt32(clamping: data.byteCount))
     let isTarget = request.path == 0 && request.target == 0
     let command = DiskCommand.decode(request.payload, length: request.commandLength)
     guard isTarget, request.lun < 64, let unit = unsafe units[Int(request.lun)] else {
       let outcome = withoutUnit(command, isTarget: isTarget, limit: limit, data: &data)
-      return outcome.complete(&request, version: version)
+      outcome.complete(&request, version: version)
+      return true
     }
     // Safe: the target holds it until the end of the call.
-    unsafe unit._withUnsafeGuaranteedRef { unit in
+    return unsafe unit._withUnsafeGuaranteedRef { unit in
       let outcome = execute(command, on: unit, lun: request.lun, limit: limit, data: &data)
       outcome.complete(
         &request, version: version,
         descriptorFormat: unit.disk.currentMode.contains(.descriptorSense))
+      return outcome != .held
     }
   }
 

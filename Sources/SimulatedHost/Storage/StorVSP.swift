@@ -54,7 +54,8 @@ public final class StorVSP: VSP {
       ? StorVSPSession(newestVersion: newestVersion, maximumSubchannels: maximumSubchannels)
       : .subchannel
     let server = StorVSPServer(
-      channel: channel, target: SCSITarget(core, nexus: nexus), session: session)
+      channel: channel, target: SCSITarget(core, nexus: nexus), session: session,
+      announceReset: { [weak self] in self?.releaseHeld() })
     let handle = worker.attach(server) { [weak self] in
       self?.ended(number, guest: guest, nexus: isPrimary ? nexus : nil)
     }
@@ -116,6 +117,13 @@ public final class StorVSP: VSP {
   /// The faults of the disk at `lun`: calls `body` unless there is none.
   public func withFaults(lun: Int, _ body: (borrowing StorageFaults) -> Void) {
     core.withFaults(lun: lun, body)
+  }
+
+  /// A reset ends what faults have held, on whichever channel it came.
+  private func releaseHeld() {
+    for server in guests.withLock({ $0.servers.values }) {
+      server.perform { $0.releaseAfterReset() }
+    }
   }
 
   private func tellGuests() {

@@ -13,24 +13,37 @@ struct StorVSPServer: Pollable, ~Copyable {
   private var waitsForRoom = false
   /// The guest has yet to be told that the disks have changed.
   private var owesChange = false
+  /// What a fault keeps from the guest until a reset, and whether that has come.
+  private var held:
+    [(transactionID: UInt64, completion: StorVSPSession.Completion, byteCount: Int)] = []
+  private var owesHeld = false
+  /// Tells all channels of the device that it was reset.
+  private let announceReset: @Sendable () -> Void
 
   init(
-    channel: consuming HostChannel, target: consuming SCSITarget, session: StorVSPSession
+    channel: consuming HostChannel, target: consuming SCSITarget, session: StorVSPSession,
+    announceReset: @escaping @Sendable () -> Void
   ) {
     self.channel = channel
     self.target = target
     self.session = session
+    self.announceReset = announceReset
   }
 
   mutating func refresh() { target.refresh() }
 
   mutating func announceChange() { owesChange = true }
 
+  mutating func releaseAfterReset() { owesHeld = !held.isEmpty }
+
+  private var owes: Bool { owesChange || owesHeld }
+
   mutating func poll(budget: Int) -> Int? {
     if channel.isClosed { return nil }
     var work = 0
     do {
       if owesChange { work += try sendChange() }
+      if owesHeld { work += try sendHeld() }
       while work < budget {
         // Room for the answer first: a request that was taken is a request that is answered.
         waitsForRoom = try !channel.hasRoom(forPayload: completion.count)
@@ -60,13 +73,36 @@ struct StorVSPServer: Pollable, ~Copyable {
         channel.payload(of: packet), isTransactional: packet.completionRequested, data: &data,
         target: target, completion: &completion)
     }
+    if result.event == .held {
+      held.append((packet.transactionID, completion, result.byteCount))
+      return
+    }
     let bytes = completion.span
     try channel.sendCompletion(
       unsafe bytes.bytes.extracting(first: result.byteCount), transactionID: packet.transactionID)
-    guard case .createSubchannels(let count) = result.event else { return }
-    // The answer first: guests wait for it before they look for offers.
-    channel.flush()
-    channel.offerSubchannels(count)
+    switch result.event {
+    case .createSubchannels(let count):
+      // The answer first: guests wait for it before they look for offers.
+      channel.flush()
+      channel.offerSubchannels(count)
+    case .reset: announceReset()
+    case .none, .ready, .held: break
+    }
+  }
+
+  private mutating func sendHeld() throws -> Int {
+    var count = 0
+    while let first = held.first {
+      // Without room now, an answer that is taken from the ring wakes us.
+      guard try channel.hasRoom(forPayload: first.byteCount) else { return count }
+      let bytes = first.completion.span
+      try channel.sendCompletion(
+        unsafe bytes.bytes.extracting(first: first.byteCount), transactionID: first.transactionID)
+      held.removeFirst()
+      count += 1
+    }
+    owesHeld = false
+    return count
   }
 
   /// ENUMERATE_BUS, which nobody answers: the guest is to look for disks again. Versions before 4.2
@@ -90,7 +126,7 @@ struct StorVSPServer: Pollable, ~Copyable {
   }
 
   mutating func arm() -> Bool {
-    channel.arm(untilRoomFor: waitsForRoom || owesChange ? completion.count : nil)
+    channel.arm(untilRoomFor: waitsForRoom || owes ? completion.count : nil)
   }
 
   mutating func disarm() { channel.disarm() }

@@ -26,6 +26,8 @@ public struct StorVSPSession: Sendable {
     case createSubchannels(UInt16)
     /// A unit was reset; nil: all of them.
     case reset(lun: UInt8?)
+    /// The completion is to be sent after the next reset, not before.
+    case held
   }
 
   public struct Result: Equatable, Sendable {
@@ -89,8 +91,9 @@ public struct StorVSPSession: Sendable {
     let byteCount = StorVSPSession.completionByteCount(for: packet.byteCount)
     let ready = isSubchannel ? target.nexus.version : stage == .ready ? version : nil
     if operation == .executeSRB, let ready {
-      try execute(reader.rest, ready, data: &data, target: target, &completion)
-      return Result(byteCount: byteCount, event: .none)
+      let isAnswered = try execute(
+        reader.rest, ready, data: &data, target: target, &completion)
+      return Result(byteCount: byteCount, event: isAnswered ? .none : .held)
     }
     let properties = StorageChannelProperties(
       of: target, version: version, subchannels: maximumSubchannels)
@@ -100,7 +103,7 @@ public struct StorVSPSession: Sendable {
     switch reply.event {
     case .ready(let version): target.nexus.setReady(version)
     case .reset(let lun): target.reset(lun: lun)
-    case .none, .createSubchannels: break
+    case .none, .createSubchannels, .held: break
     }
     StoragePacketHeader(.completeIO, status: reply.status).write(into: &completion)
     switch reply.body {
@@ -118,17 +121,18 @@ public struct StorVSPSession: Sendable {
       ? Completion.count : (requestByteCount &+ 7) & ~7
   }
 
+  /// - Returns: whether the completion is to be sent now.
   private func execute<Data: ExternalData & ~Copyable & ~Escapable>(
     _ body: RawSpan, _ version: StorageVersion, data: inout Data,
     target: borrowing SCSITarget, _ completion: inout Completion
-  ) throws(StorVSPError) {
+  ) throws(StorVSPError) -> Bool {
     var request = try StorVSPError.wrap { () throws(WireError) in
       try SCSIRequest(parsing: body, version: version)
     }
     guard UInt64(request.transferLength) <= UInt64(data.byteCount) else {
       throw .dataTooShort(needed: request.transferLength, found: data.byteCount)
     }
-    target.execute(&request, version: version, data: &data)
+    let isAnswered = target.execute(&request, version: version, data: &data)
     StoragePacketHeader(.completeIO, status: request.srbStatus.packetStatus)
       .write(into: &completion)
     if version.requestByteCount == SCSIRequest.byteCount {
@@ -136,6 +140,7 @@ public struct StorVSPSession: Sendable {
     } else {
       SCSIRequest.Short(request).write(into: &completion, at: StoragePacketHeader.byteCount)
     }
+    return isAnswered
   }
 }
 
@@ -171,8 +176,8 @@ extension StorVSPSession {
     case (.createSubchannels, .end), (.createSubchannels, .ready):
       return try createSubchannels(body, maximum: properties.maximumSubchannels)
     case (.resetLUN, .ready):
-      // Requests are done one after the other, so none is left to abort. A guest that names no unit
-      // means the first one.
+      // Requests are done one after the other, so none is left to abort but those that a fault holds.
+      // A guest that names no unit means the first one.
       return Reply(event: .reset(lun: resetUnit(body)))
     case (.resetAdapter, .ready), (.resetBus, .ready):
       return Reply(event: .reset(lun: nil))

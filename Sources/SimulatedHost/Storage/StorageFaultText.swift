@@ -5,16 +5,16 @@ public import StorageProtocol
 extension StorageFault {
   /// What `init(_:)` reads, for help texts.
   public static let syntax = """
-    busy, queue-full, medium, sense=KEY/CODE/QUALIFIER or srb=STATUS (hexadecimal), overstate=BYTES, \
+    busy, queue-full, medium, sense=KEY/CODE/QUALIFIER or srb=STATUS (hexadecimal), overstate=BYTES, hold, \
     with :after=N :count=N :blocks=FIRST-LAST :commands=read+write+flush+unmap+other
     """
 
   /// Reads `FAULT[:after=N][:count=N][:blocks=FIRST-LAST][:commands=KIND+...]`; nil for other text.
   ///
   /// FAULT is `busy` or `queue-full` (SCSI status), `medium` (an error of the medium at the
-  /// blocks), `sense=3/11/0` (key, code and qualifier in hexadecimal), `srb=05` (the SRB status) or
-  /// `overstate=N` (the completion claims so many bytes more than were moved). Unless told
-  /// otherwise it happens once.
+  /// blocks), `sense=3/11/0` (key, code and qualifier in hexadecimal), `srb=05` (the SRB status)
+  /// `overstate=N` (the completion claims so many bytes more than were moved) or `hold` (no answer
+  /// until the bus is reset). Unless told otherwise it happens once.
   public init?(_ text: String) {
     let parts = text.split(separator: ":", omittingEmptySubsequences: false)
     guard let first = parts.first, let outcome = Outcome(first) else { return nil }
@@ -60,6 +60,7 @@ extension StorageFault.Outcome {
     switch (name, value) {
     case ("busy", nil): self = .device(.busy)
     case ("queue-full", nil): self = .device(.queueFull)
+    case ("hold", nil): self = .hold
     case ("medium", nil): self = .sense(.unrecoveredRead)
     case ("sense", let value?):
       let numbers = value.split(separator: "/", omittingEmptySubsequences: false)

@@ -28,6 +28,9 @@ public struct StorageFault: Equatable, Sendable {
     case device(SCSIStatus)
     /// The command is executed, and the completion claims so many bytes more than were moved.
     case overstate(UInt32)
+    /// The command is not executed, and its answer is held until the guest resets the bus: then it is
+    /// BUS_RESET. Until then the guest sees a request that takes for ever.
+    case hold
   }
 
   public var outcome: Outcome
@@ -132,6 +135,7 @@ extension SCSIOutcome {
       case .request(let status): .failed(status, .good)
       case .device(let status): .failed(.error, status)
       case .overstate(let count): .good(count)
+      case .hold: .held
       }
   }
 }

@@ -104,6 +104,36 @@ import VMBus
     #expect(Self.ended(try other.ask(test)) == .good)
   }
 
+  @Test func whatIsHeldEndsWithAReset() throws {
+    let bed = try Bed(workers: 2, subchannels: 1)
+    var channel = try bed.openPrimary()
+    try Self.begin(&channel)
+    #expect(Self.status(try channel.ask(Self.packet(13, [1, 0]))) == 0)
+    try bed.guest.wait("has a subchannel") { $0.offers.count == 2 }
+    var subchannel = try bed.guest.open(bed.guest.offers[1].channelID)
+    let test = Self.request(Self.ready)
+    #expect(Self.ended(try channel.ask(test)) == .powerOn)
+    let hold = StorageFault(.hold, count: 1)
+    // A later request is answered, so the one before it is held and not just slow.
+    bed.vsp.withFaults(lun: 0) { $0.inject(hold) }
+    let first = try channel.send(test)
+    #expect(Self.ended(try channel.ask(test)) == .good)
+    bed.vsp.withFaults(lun: 0) { $0.inject(hold) }
+    let second = try subchannel.send(test)
+    #expect(Self.ended(try subchannel.ask(test)) == .good)
+    #expect(Self.status(try channel.ask(Self.packet(6))) == 0)
+    for (held, id) in [(try channel.receive(), first), (try subchannel.receive(), second)] {
+      let held = try #require(held)
+      #expect(held.id == id)
+      // BUS_RESET, and nothing moved.
+      #expect(Self.ended(held.payload) == Ended(srb: 0x0E, scsi: 0))
+      #expect(held.payload[24..<28].allSatisfy { $0 == 0 })
+    }
+    let reset = Ended(srb: 0x84, scsi: 2, sense: [6, 0x29, 2])
+    #expect(Self.ended(try channel.ask(test)) == reset)
+    #expect(Self.ended(try channel.ask(test)) == .good)
+  }
+
   @Test func disksComeAndGoWhileAGuestUsesThem() throws {
     let bed = try Bed()
     var channel = try bed.openPrimary()

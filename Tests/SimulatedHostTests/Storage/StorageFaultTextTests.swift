@@ -7,6 +7,7 @@ import Testing
 @Suite struct StorageFaultTextTests {
   @Test(arguments: [
     ("busy", StorageFault(.device(.busy), count: 1)),
+    ("hold:commands=read", StorageFault(.hold, commands: .read, count: 1)),
     ("queue-full:count=7", StorageFault(.device(.queueFull), count: 7)),
     (
       "medium:blocks=8-9:after=2:count=3",
@@ -30,7 +31,7 @@ import Testing
     "", "busy=1", "medium=3", "sense", "sense=3/11", "sense=10/0/0", "sense=3/100/0", "srb=40",
     "srb=", "overstate=-1", "overstate=4294967296", "busy:blocks=9-8", "busy:blocks=1-2-3",
     "busy:blocks=", "busy:after=-1", "busy:count=x", "busy:commands=", "busy:commands=read+seek",
-    "busy:ms=3", "busy:", "drop",
+    "busy:ms=3", "busy:", "drop", "hold=1",
   ])
   func whatIsNot(_ text: String) { #expect(StorageFault(text) == nil) }
 
