@@ -24,11 +24,13 @@ bed_add_file() {
 }
 
 # bed_add_program PATH [LEVEL]: a program of this machine, with its libraries and the loader, all of
-# them at their own paths. In the guests it is found by its name.
+# them at their own paths. In the guests it is found by its name. An emulated machine takes its time for
+# each megabyte, so debug information stays here.
 bed_add_program() {
   local program file libraries level=${2:-l2}
   program=$(realpath "$1")
   bed_add_file "$program" "$program" "$level"
+  objcopy --strip-debug "$scratch/$level/$program"
   say "$program" >>"$scratch/$level/programs"
   # A static program has none, and ldd says so by failing.
   libraries=$(ldd "$program" 2>/dev/null) || return 0
@@ -151,7 +153,7 @@ await() {
 }
 
 # What a command in a guest may take; then it is ended, with status 143.
-guest_seconds=30
+guest_seconds=60
 
 # guest COMMAND...: runs a command line in the guest, as ssh does, and gives what it prints to
 # stdout and stderr, and its status.
@@ -185,7 +187,7 @@ guest_end() {
 
 # A shell on the guest's console, for whoever sits at this terminal.
 bed_shell() {
-  guest_seconds=120 guest true
+  guest_seconds=240 guest true
   tail -n 0 -f "$bed_logs/$guest.console" &
   at_exit "kill $!"
   if [[ -t 0 ]]; then

@@ -128,10 +128,12 @@ need_libraries() { need_packages pkg-config libbpf-dev libudev-dev; }
 programs=$root/.build/release
 
 build_programs() {
-  local product
+  local product cache=none
   for product in "$@"; do
-    # The manifest looks for nbdkit's header, and a cached one would not see that it has come.
-    swift build -c release --manifest-cache none --product "$product"
+    # The manifest looks for nbdkit's header, and one that an earlier run has cached would not see that
+    # it has come.
+    swift build -c release --manifest-cache $cache --product "$product"
+    cache=local
   done
 }
 
@@ -221,20 +223,34 @@ steps_passed=0
 steps_failed=0
 # Where the steps' logs go; set it to keep them.
 step_logs=''
+# Whether other shells have steps at the same time: then what a step says comes in one piece, at its end.
+steps_together=no
 
 # step NAME SECONDS COMMAND...: one row of the closing table. A command tells facts for its row by
 # writing them to descriptor 3. What it printed is shown when it fails. Sets `status`, as `within`.
 step() {
-  local name=$1 seconds=$2 start took facts word colour log
+  local name=$1 seconds=$2 start took facts log
   shift 2
   [[ -n $step_logs ]] || step_logs=$scratch
   log=$step_logs/${name// /-}.log
-  printf '%s%s%s\n' "$bold" "$name" "$plain"
+  [[ $steps_together == yes ]] || announce_step
   start=$(date +%s%N)
   within "$seconds" "$@" >"$log" 2>&1 3>"$log.facts"
   took=$((($(date +%s%N) - start) / 100000000))
   facts=$(paste -sd ';' "$log.facts" | sed 's/;/; /g')
   rm -f "$log.facts"
+  {
+    flock 9
+    [[ $steps_together == no ]] || announce_step
+    end_step
+  } 9>"$scratch/steps.lock"
+}
+
+announce_step() { printf '%s%s%s\n' "$bold" "$name" "$plain"; }
+
+# The end of `step`, with its variables.
+end_step() {
+  local word colour
   if ((status == 0)); then
     word=ok colour=$green
     steps_passed=$((steps_passed + 1))
@@ -249,6 +265,61 @@ step() {
   step_rows+=("$(printf '  %s%-6s%s  %-40s %3d:%02d.%d  %s' "$colour" "$word" "$plain" "$name" \
     $((took / 600)) $((took / 10 % 60)) $((took % 10)) "$facts")")
   [[ -z $facts ]] || printf '    %s\n' "$facts"
+}
+
+# Shells that run beside this one.
+shells=()
+
+# side_by_side FUNCTION WORD...: calls the function once with each word, all at once, in a shell each. The
+# steps of all of them are steps of this script, in the order of the words.
+side_by_side() {
+  local function=$1 word index words=("${@:2}")
+  at_exit end_shells
+  for word in "${words[@]}"; do
+    beside "$function" "$word" </dev/null &
+    shells+=($!)
+  done
+  for index in "${!words[@]}"; do
+    status=0
+    wait "${shells[index]}" || status=$?
+    take_steps "$scratch/steps.${words[index]}"
+    ((status == 0)) || {
+      step_failures+=("${words[index]} ended with status $status")
+      steps_failed=$((steps_failed + 1))
+    }
+  done
+  shells=()
+}
+
+# What one of these shells runs. An interrupt from the terminal does not reach it, but this script's end does.
+beside() {
+  cleanups=() step_rows=() step_failures=() steps_together=yes
+  trap run_cleanups EXIT
+  trap 'exit 143' TERM HUP
+  at_exit keep_steps "'$scratch/steps.$2'"
+  "$1" "$2"
+}
+
+end_shells() {
+  local pid
+  ((${#shells[@]} == 0)) || kill "${shells[@]}" 2>/dev/null
+  # Each of them ends what it runs.
+  for pid in "${shells[@]}"; do wait_for 5 not_there "$pid" || kill -9 "$pid"; done
+}
+
+keep_steps() {
+  ((${#step_rows[@]} == 0)) || printf '%s\0' "${step_rows[@]}" >"$1.rows"
+  ((${#step_failures[@]} == 0)) || printf '%s\0' "${step_failures[@]}" >"$1.failures"
+}
+
+take_steps() {
+  local rows=() failures=()
+  [[ ! -f $1.rows ]] || mapfile -d '' -t rows <"$1.rows"
+  [[ ! -f $1.failures ]] || mapfile -d '' -t failures <"$1.failures"
+  step_rows+=("${rows[@]}")
+  step_failures+=("${failures[@]}")
+  steps_failed=$((steps_failed + ${#failures[@]}))
+  steps_passed=$((steps_passed + ${#rows[@]} - ${#failures[@]}))
 }
 
 # A step that what follows stands on: when it fails, the table comes at once.

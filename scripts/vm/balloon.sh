@@ -19,7 +19,7 @@ balloon_class=525074dc-8985-46e2-8057-a307dc18a502
 devices=/sys/bus/vmbus/devices
 
 guest_boots() {
-  guest_seconds=230 guest uname -r >&3
+  guest_seconds=460 guest uname -r >&3
   guest 'test -e /run/udev/control'
 }
 
@@ -71,10 +71,10 @@ qemu_answers() {
 # told FILTER...: what vmbusctl lists in the guest fulfils conditions of jq.
 told() {
   local filter
-  guest vmbusctl list --json >"$scratch/list"
+  guest vmbusctl list --json >"$scratch/$guest.list"
   for filter in "$@"; do
-    jq -e "$filter" "$scratch/list" >/dev/null || {
-      cat "$scratch/list"
+    jq -e "$filter" "$scratch/$guest.list" >/dev/null || {
+      cat "$scratch/$guest.list"
       say "this does not hold: $filter"
       return 1
     }
@@ -85,13 +85,12 @@ lists_the_unbound() {
   told 'length == 1 and (.[0].class | startswith("balloon "))' \
     '.[0].status == "not usable: not bound to a driver"' \
     '.[0].kernel_driver == "none" and .[0].ring == "host-visible"'
-  jq -r '.[0].what_to_do' "$scratch/list" >&3
+  jq -r '.[0].what_to_do' "$scratch/$guest.list" >&3
 }
 
-# What an operator is told to do is what is done.
+# What an operator was told to do is what is done.
 binds_as_told() {
-  told 'length == 1'
-  guest "$(jq -r '.[0].what_to_do' "$scratch/list")"
+  guest "$(jq -r '.[0].what_to_do' "$scratch/$guest.list")"
   guest "udevadm wait --timeout=10 /dev/uio0"
 }
 
@@ -109,9 +108,9 @@ lists_the_bound() {
 refused() {
   local status=0 wanted=$1 pattern=$2
   shift 2
-  guest "$*" >/dev/null 2>"$scratch/refused" || status=$?
-  cat "$scratch/refused"
-  ((status == wanted)) && (($(wc -l <"$scratch/refused") == 1)) && grep -q "$pattern" "$scratch/refused"
+  guest "$*" >/dev/null 2>"$scratch/$guest.refused" || status=$?
+  cat "$scratch/$guest.refused"
+  ((status == wanted)) && (($(wc -l <"$scratch/$guest.refused") == 1)) && grep -q "$pattern" "$scratch/$guest.refused"
 }
 
 bad_input() {
@@ -137,20 +136,20 @@ reports() {
   [[ $guest == 6.* ]] || guest 'echo madvise >/sys/kernel/mm/transparent_hugepage/enabled'
   # Rarely: a QEMU 10 whose balloon is busy may end at the guest's packet.
   start_driver --interval 30
-  await 40 "$bed_logs/$guest.qmp" HV_BALLOON_STATUS_REPORT
+  await 80 "$bed_logs/$guest.qmp" HV_BALLOON_STATUS_REPORT
   event=$(qmp_events HV_BALLOON_STATUS_REPORT | tail -n 1)
   # The driver prints its line after it has sent the report.
-  guest 'sleep 1; cat /tmp/driver.log' >"$scratch/driver"
+  guest 'sleep 1; cat /tmp/driver.log' >"$scratch/$guest.driver"
   available=$(jq .available <<<"$event")
   jq -s -e "map(select(.event == \"report\") | .status.lastReport
     | select(.availablePages * 4096 == $available
       and .committedPages * 4096 == $(jq .committed <<<"$event"))) | .[0]" \
-    <(grep '^{' "$scratch/driver") >"$scratch/found" || {
+    <(grep '^{' "$scratch/$guest.driver") >"$scratch/$guest.found" || {
     say "QMP: $event"
-    cat "$scratch/driver"
+    cat "$scratch/$guest.driver"
     return 1
   }
-  say "QMP $event, the driver $(jq -c . "$scratch/found")" >&3
+  say "QMP $event, the driver $(jq -c . "$scratch/$guest.found")" >&3
 }
 
 in_use() {
@@ -172,8 +171,8 @@ takes_memory() {
   local before after
   before=$(free_memory)
   qmp balloon "{\"value\": $((448 << 20))}"
-  wait_for 90 actual 448
-  wait_for 10 ballooned 64
+  wait_for 150 actual 448
+  wait_for 30 ballooned 64
   after=$(free_memory)
   say "the guest's free memory: $before kB, then $after kB; $(driver .status.hugePages) huge pages" >&3
   if [[ $guest == 6.* ]]; then driver '.status.hugePages == 0'; else driver '.status.hugePages > 0'; fi
@@ -185,8 +184,8 @@ gives_memory_back() {
   local before after
   before=$(free_memory)
   qmp balloon "{\"value\": $((512 << 20))}"
-  wait_for 40 actual 512
-  wait_for 10 ballooned 0
+  wait_for 90 actual 512
+  wait_for 30 ballooned 0
   after=$(free_memory)
   say "the guest's free memory: $before kB, then $after kB" >&3
   ((after - before > 50000))
@@ -195,7 +194,7 @@ gives_memory_back() {
 reports_again() {
   local sent
   sent=$(reports_so_far)
-  wait_for 20 more_reports_than "$sent" || {
+  wait_for 60 more_reports_than "$sent" || {
     guest 'tail -n 20 /tmp/driver.log; dmesg | tail -n 20'
     return 1
   }
@@ -205,13 +204,13 @@ reports_so_far() { guest "grep -c '\"event\":\"report\"' /tmp/driver.log || true
 more_reports_than() { (($(reports_so_far) > $1)); }
 
 # In one process, which then has nothing more than before.
-open_and_close() { guest_seconds=100 guest open-close 20 >&3; }
+open_and_close() { guest_seconds=200 guest open-close 20 >&3; }
 
 # Huge pages, whose physical addresses a device could be given; and a line for who has none.
 takes_dma_memory() {
-  guest open-close memory >"$scratch/memory"
-  cat "$scratch/memory" >&3
-  grep '32 free huge pages of 2 MiB are needed' "$scratch/memory"
+  guest open-close memory >"$scratch/$guest.memory"
+  cat "$scratch/$guest.memory" >&3
+  grep '32 free huge pages of 2 MiB are needed' "$scratch/$guest.memory"
   guest 'grep HugePages_Free /proc/meminfo' | grep -w 8
 }
 
@@ -253,8 +252,8 @@ close_and_open() {
   for round in 1 2 3; do
     start_driver --interval 0.001
     reports_again
-    guest_end driver | tee "$scratch/status"
-    [[ $(cat "$scratch/status") == 0 ]]
+    guest_end driver | tee "$scratch/$guest.status"
+    [[ $(cat "$scratch/$guest.status") == 0 ]]
   done
   say "$round times" >&3
 }
@@ -269,23 +268,23 @@ kill_and_start() {
   guest dmesg | { ! grep -E 'BUG:|WARNING:.* at |Oops'; }
 }
 
-check 'boots' 240 guest_boots
-check 'VMBus 4.0' 40 speaks_version_4
-check 'one balloon device' 40 one_balloon
-check 'vmbusctl: not bound' 60 lists_the_unbound
-check 'bound as vmbusctl says' 40 binds_as_told
-check 'maps of uio_hv_generic' 40 has_its_maps
-check 'vmbusctl: bound' 60 lists_the_bound
-check 'QMP answers' 40 qemu_answers
-check 'reports, as QMP has them' 60 reports
+check 'boots' 480 guest_boots
+check 'vmbusctl: not bound' 120 lists_the_unbound
+check 'bound as vmbusctl says' 120 binds_as_told
+check 'vmbusctl: bound' 120 lists_the_bound
+check 'reports, as QMP has them' 120 reports
 # What lies between is done while QEMU waits.
-check 'a second driver' 40 in_use
-check 'bad input' 60 bad_input
-check 'memory for DMA' 60 takes_dma_memory
-check 'a balloon request' 120 takes_memory
-check 'an unballoon request' 60 gives_memory_back
-check 'close and open under load' 120 close_and_open
-check 'kill -9 and start again' 60 kill_and_start
-check 'open and close 20 times' 120 open_and_close
-check 'a device that comes back' 60 comes_back
-check 'unbind in use' 60 unbind_in_use
+check 'VMBus 4.0' 120 speaks_version_4
+check 'one balloon device' 120 one_balloon
+check 'maps of uio_hv_generic' 120 has_its_maps
+check 'QMP answers' 120 qemu_answers
+check 'a second driver' 120 in_use
+check 'bad input' 120 bad_input
+check 'memory for DMA' 120 takes_dma_memory
+check 'a balloon request' 240 takes_memory
+check 'an unballoon request' 180 gives_memory_back
+check 'close and open under load' 240 close_and_open
+check 'kill -9 and start again' 120 kill_and_start
+check 'open and close 20 times' 240 open_and_close
+check 'a device that comes back' 120 comes_back
+check 'unbind in use' 120 unbind_in_use
