@@ -33,7 +33,11 @@ at_exit() { cleanups+=("$*"); }
 run_cleanups() {
   local status=$? index
   trap - EXIT
+  # A second signal, as one that is sent to all, must not cut this short.
+  trap '' INT TERM HUP
   set +e
+  # The end may come when the group is there, and its number not yet known.
+  [[ $inside != next ]] || inside=${!:-}
   [[ -z $inside ]] || end_group "$inside"
   for ((index = ${#cleanups[@]} - 1; index >= 0; index--)); do
     eval "${cleanups[index]}"
@@ -178,6 +182,7 @@ within() {
   shift
   status=0
   # A process group of its own, so that what the command started ends with it.
+  inside=next
   set -m
   (
     trap - EXIT INT TERM HUP
@@ -291,10 +296,11 @@ side_by_side() {
   shells=()
 }
 
-# What one of these shells runs. An interrupt from the terminal does not reach it, but this script's end does.
+# What one of these shells runs. It ends with this script.
 beside() {
   cleanups=() step_rows=() step_failures=() steps_together=yes
   trap run_cleanups EXIT
+  trap 'exit 130' INT
   trap 'exit 143' TERM HUP
   at_exit keep_steps "'$scratch/steps.$2'"
   "$1" "$2"
