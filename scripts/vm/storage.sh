@@ -165,7 +165,7 @@ no_controller() { [[ -z $(guest "ls -d /sys/bus/vmbus/devices/5d15c000-0000-4000
 controller_comes_and_goes() {
   local name
   name=$(disk 1 0)
-  guest "echo temporary write through >/sys/block/$name/device/scsi_disk/*/cache_type"
+  guest "for type in /sys/block/$name/device/scsi_disk/*/cache_type; do echo temporary write through >\$type; done"
   guest "dd if=/dev/urandom of=/tmp/two bs=1M count=2 && dd if=/tmp/two of=/dev/$name bs=64k seek=64 oflag=direct"
   host_does 'controller 1 rescind'
   wait_for 60 no_controller 1
