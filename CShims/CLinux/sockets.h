@@ -74,7 +74,24 @@ static inline int vmbus_connect(const char *_Nonnull path) {
   return fd;
 }
 
-#define VMBUS_MAX_FDS 64
+/// Two ends of a connection, not blocking at the first. Returns 0 or -errno.
+static inline int vmbus_socket_pair(int *_Nonnull first, int *_Nonnull second) {
+  int fds[2];
+  if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) != 0) return -errno;
+  int flags = fcntl(fds[0], F_GETFL);
+  if (flags < 0 || fcntl(fds[0], F_SETFL, flags | O_NONBLOCK) != 0) {
+    int error = errno;
+    close(fds[0]);
+    close(fds[1]);
+    return -error;
+  }
+  *first = fds[0];
+  *second = fds[1];
+  return 0;
+}
+
+// Two eventfds for each of 64 processors, and files.
+#define VMBUS_MAX_FDS 160
 
 /// Sends one datagram with descriptors. Returns 0 or -errno.
 static inline int vmbus_send(

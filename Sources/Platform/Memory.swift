@@ -39,6 +39,20 @@ public struct MappedMemory: ~Copyable, @unchecked Sendable {
 
   deinit { unsafe _ = munmap(start, byteCount) }
 
+  /// Puts the same stretch of another file, of the same size, at a place of this mapping; with nil
+  /// nothing, so that an access faults. Nobody may be using the place.
+  ///
+  /// - Parameters:
+  ///   - offset: bytes into mapping and file, a multiple of 4096.
+  ///   - byteCount: a multiple of 4096.
+  public func remap(at offset: Int, byteCount: Int, to file: Int32?) throws(Errno) {
+    guard offset >= 0, byteCount > 0, offset <= self.byteCount - byteCount else {
+      throw .invalidArgument
+    }
+    // Safe: within the mapping, which stays this value's.
+    unsafe _ = try mapped(start + offset, byteCount, file ?? -1, file == nil ? 0 : offset)
+  }
+
   public var bytes: UnsafeMutableRawBufferPointer {
     unsafe UnsafeMutableRawBufferPointer(start: start, count: byteCount)
   }

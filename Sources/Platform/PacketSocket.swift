@@ -15,6 +15,17 @@ public struct PacketSocket: ~Copyable, Sendable {
     owned = try OwnedDescriptor(owning: checked(unsafe vmbus_connect(path)))
   }
 
+  /// One end of a connection, which does not block. `pass` sends the other end to whoever is to have
+  /// it; here it is closed then.
+  public init(passing pass: (Int32) throws(Errno) -> Void) throws(Errno) {
+    var (first, second): (Int32, Int32) = (-1, -1)
+    try checked(unsafe vmbus_socket_pair(&first, &second))
+    let own = OwnedDescriptor(owning: first)
+    let other = OwnedDescriptor(owning: second)
+    try pass(other.rawValue)
+    owned = own
+  }
+
   public var rawValue: Int32 { owned.rawValue }
 
   /// Sends one message of at least one byte, with descriptors that stay the caller's.

@@ -42,6 +42,8 @@ final class BusCore: Sendable {
 
   struct State: ~Copyable {
     var client: ControlClient
+    /// Who has the control plane.
+    var side = MessageOrigin.trusted
     var devices: [ChannelID: SimulatedDevice] = [:]
     /// The devices that subchannels belong to.
     var subchannels: [ChannelID: SimulatedDevice] = [:]
@@ -61,20 +63,59 @@ final class BusCore: Sendable {
     var client = ClientConfiguration()
     client.versions = configuration.versions
     client.isIsolated = machine.kind != .plain
-    client.confidential = machine.kind == .confidential ? .required : .off
     state = Lock(State(client: ControlClient(client)))
     control.watch(machine.processors[0].interrupt.rawValue) { [weak self] in self?.interrupted() }
     // Nothing comes on the socket unasked: what wakes this is the host's end.
-    control.watch(machine.link.descriptor, hangUpOnly: true) { [weak self] in
-      self?.socketHungUp()
+    for link in [machine.link, machine.hostLink].compactMap(\.self) {
+      control.watch(link.descriptor, hangUpOnly: true) { [weak self] in self?.hungUp(link) }
     }
   }
 
   // MARK: - Asking and waiting
 
+  /// Law 8: the confidential connection first, then the host's, unless that one is forbidden.
   func connect() async throws(TransportError) {
-    _ = try await ask(.connection) { state throws(ControlError) in try state.client.connect() }
+    guard machine.kind == .confidential || configuration.confidential != .require else {
+      throw .system(
+        "connect", code: 0,
+        text: "a confidential connection is required, and this machine has no paravisor")
+    }
+    if isConfidentialWanted {
+      do throws(TransportError) {
+        return try await connect(.required, to: .trusted)
+      } catch {
+        guard configuration.confidential != .require else { throw error }
+        logger.notice("no confidential connection, so the host's is taken: \(error)")
+      }
+    }
+    try await connect(.off, to: machine.hostLink == nil ? trusted : .untrusted)
   }
+
+  private func connect(
+    _ policy: ConfidentialPolicy, to side: MessageOrigin
+  ) async throws(TransportError) {
+    _ = try await ask(.connection) { state throws(ControlError) in
+      state.side = side
+      return try state.client.connect(confidential: policy)
+    }
+  }
+
+  /// Whether CPUID tells of a confidential VMBus, or somebody has said that there is one.
+  private var isConfidentialWanted: Bool {
+    switch configuration.confidential {
+    case .never: return false
+    case .require: return true
+    case .automatic:
+      if case .isolated(let isolated) = machine.isolation {
+        return isolated.offersConfidentialVMBus
+      }
+      // Nothing tells, and there is nobody else.
+      return machine.kind == .confidential && machine.hostLink == nil
+    }
+  }
+
+  /// Whoever this machine was joined to.
+  private var trusted: MessageOrigin { machine.kind == .confidential ? .trusted : .untrusted }
 
   func disconnect() async {
     _ = try? await ask(.unload) { state throws(ControlError) in try state.client.unload() }
@@ -152,13 +193,10 @@ final class BusCore: Sendable {
   private func interrupted() {
     let processor = machine.processors[0]
     processor.takeInterrupt()
-    while let (bytes, moreWait) = processor.takeMessage() {
-      if moreWait { try? machine.endOfMessage(processor) }
-      guard !bytes.isEmpty else { continue }
+    processor.takeMessages { bytes, origin in
       locked { state in
         guard !state.isGone else { return }
-        perform(
-          state.client.receive(unsafe bytes.span.bytes, origin: machine.origin), &state)
+        perform(state.client.receive(unsafe bytes.span.bytes, origin: origin), &state)
       }
     }
   }
@@ -190,9 +228,9 @@ final class BusCore: Sendable {
   private func post(_ message: OutgoingMessage, _ connectionID: UInt32, _ state: inout State) {
     // The host is behind: wait longer each time, two seconds in all.
     for attempt in 0..<11 {
-      guard let status = try? machine.postMessage(message, connectionID: connectionID) else {
-        break
-      }
+      let status = try? machine.postMessage(
+        message, connectionID: connectionID, to: state.side)
+      guard let status else { break }
       if status == .success { return }
       guard status == .insufficientBuffers else {
         logger.warning("message refused: \(status)")
@@ -238,9 +276,13 @@ final class BusCore: Sendable {
 
   // MARK: - The end
 
-  private func socketHungUp() {
-    control.unwatch(machine.link.descriptor)
-    locked { hostGone(&$0) }
+  /// Without whoever has the control plane there is no bus. A host behind a paravisor may go: the
+  /// paravisor rescinds its channels.
+  private func hungUp(_ link: GuestLink) {
+    control.unwatch(link.descriptor)
+    locked { state in
+      if link === machine.link || state.side == .untrusted { hostGone(&state) }
+    }
   }
 
   private func hostGone(_ state: inout State) {

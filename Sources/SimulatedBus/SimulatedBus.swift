@@ -16,6 +16,8 @@ public import VSC
 public final class SimulatedBus: DeviceBus {
   public struct Configuration: Sendable {
     public var machine: Machine
+    /// Whether a confidential machine asks for a confidential connection.
+    public var confidential = ConfidentialChoice.automatic
     /// Bytes of each kind of memory. It takes room only as it is used.
     public var memoryByteCount: Int
     /// How many workers may use channels of this bus, 1 to 63.
@@ -35,6 +37,16 @@ public final class SimulatedBus: DeviceBus {
       logger = Logger(label: "vmbus")
       logger.logLevel = .warning
     }
+  }
+
+  /// What an operator says of the confidential connection.
+  public enum ConfidentialChoice: String, Sendable, CaseIterable {
+    /// Tried where CPUID tells of it; the host's connection is taken when it is refused.
+    case automatic
+    /// Without it there is no connection.
+    case require
+    /// Not tried.
+    case never
   }
 
   let core: BusCore
@@ -76,6 +88,11 @@ public final class SimulatedBus: DeviceBus {
   public var connection: ClientConnection? { core.connection }
 
   public var machine: Machine { core.machine.kind }
+
+  /// What of the guest's memory the host may see now, and what for. Free memory is not in it.
+  public var hostVisibleUses: [(pages: Range<GPN>, use: String)] {
+    core.machine.pages.hostVisibleUses.map { ($0.pages, $0.use.description) }
+  }
 
   /// How many messages of the host were refused because they break the protocol.
   public var refusedMessages: Int { core.refusedMessages }

@@ -102,11 +102,12 @@ final class SimulatedDevice: DeviceTransport {
   ) async throws(TransportError) -> SimulatedChannelState {
     let id = offer.channelID
     let ringByteCount = max(parameters.ringByteCount & ~4095, 2 * 4096)
-    let ring = try bus.machine.allocate(
-      confidentiality == .hostVisible ? .hostVisible : .encrypted, byteCount: 2 * ringByteCount)
+    let ring = try bus.machine.pages.allocate(
+      confidentiality == .hostVisible ? .hostVisible : .encrypted, byteCount: 2 * ringByteCount,
+      use: "ring")
     let gpadl = try await createGPADL(ring, for: id)
     do throws(TransportError) {
-      let doorbell = try bus.machine.bindEvent(offer.connectionID)
+      let doorbell = try bus.machine.bindEvent(offer.connectionID, confidentiality)
       let channel = SimulatedChannelState(
         self, bus, id: id, confidentiality: confidentiality, gpadl: gpadl, ring: ring,
         doorbell: doorbell, worker: worker)
@@ -172,7 +173,7 @@ final class SimulatedDevice: DeviceTransport {
   // MARK: - Memory
 
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages {
-    let pages = try bus.machine.allocate(memory, byteCount: byteCount)
+    let pages = try bus.machine.pages.allocate(memory, byteCount: byteCount, use: "DMA")
     life.keep(pages)
     return pages.dmaPages
   }
@@ -180,7 +181,7 @@ final class SimulatedDevice: DeviceTransport {
   func share(
     _ use: SharedMemoryUse, _ memory: MemoryVisibility, byteCount: Int
   ) async throws(TransportError) -> SharedPages {
-    let pages = try bus.machine.allocate(memory, byteCount: byteCount)
+    let pages = try bus.machine.pages.allocate(memory, byteCount: byteCount, use: "buffer")
     let gpadl = try await createGPADL(pages, for: offer.channelID)
     let isOver = shared.withLock { shared in
       guard shared.buffers != nil else { return true }

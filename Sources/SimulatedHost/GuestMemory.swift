@@ -49,8 +49,8 @@ extension GuestMemoryError: CustomStringConvertible {
 /// The memory of one guest, as far as this side may see it. It is known only by guest page number,
 /// through the table that the guest handed over when it joined.
 ///
-/// Nothing here changes after `init`. The guest's bytes change all the time: whoever reads them
-/// copies first.
+/// Nothing here changes after `init` but which pages are host-visible. The guest's bytes change all
+/// the time: whoever reads them copies first.
 @safe
 public final class GuestMemory: @unchecked Sendable {
   @safe
@@ -61,6 +61,8 @@ public final class GuestMemory: @unchecked Sendable {
     let file: Int32
     let fileOffset: Int
     let view: GuestMemoryView
+    /// Nil when all its pages are of the region's kind, always.
+    let map: VisibilityMap?
   }
 
   private final class File {
@@ -76,7 +78,9 @@ public final class GuestMemory: @unchecked Sendable {
     }
   }
 
+  private let table: [LinkRegion]
   private let files: [File]
+  private let maps: [VisibilityMap]
   fileprivate let regions: Regions
   private let mappedPieces: MappedPieces
 
@@ -86,21 +90,44 @@ public final class GuestMemory: @unchecked Sendable {
   fileprivate struct Regions {
     private let start: UnsafeMutablePointer<Region>
     private let count: Int
+    /// Takes the bit away that tells a host-visible page from a private one: the view tells it here.
+    private let mask: GPN
 
-    init(_ regions: [Region]) {
+    init(_ regions: [Region], boundary: GPN) {
       unsafe start = .allocate(capacity: max(regions.count, 1))
       count = regions.count
+      mask = ~boundary
       for (index, region) in regions.enumerated() { unsafe (start + index).initialize(to: region) }
     }
 
     func deallocate() { unsafe start.deallocate() }
 
-    /// Finds the region of a page. The number is the guest's word.
-    func region(of page: GPN, in view: GuestMemoryView) -> Region? {
-      for index in 0..<count {
-        let region = unsafe start[index]
+    /// Finds a page: its region, its place there, and how many pages from there on are alike. The
+    /// number is the guest's word.
+    func place(
+      of page: GPN, in view: GuestMemoryView
+    ) -> (region: Region, index: UInt64, pageCount: UInt64)? {
+      for number in 0..<count {
+        let region = unsafe start[number]
         // Wraps for a page before the region, and is then larger than any count.
-        if page &- region.firstPage < region.pageCount && region.view == view { return region }
+        let index = page & mask &- region.firstPage
+        guard index < region.pageCount && region.view == view else { continue }
+        let left = region.pageCount &- index
+        guard let map = region.map else { return (region, index, left) }
+        let run = map.run(from: index, visible: view == .hostVisible)
+        return run == 0 ? nil : (region, index, min(run, left))
+      }
+      return nil
+    }
+
+    /// The map of the region that has all of these pages, and their places there.
+    func map(of page: GPN, count pages: UInt64) -> (map: VisibilityMap, pages: Range<UInt64>)? {
+      for number in 0..<count {
+        let region = unsafe start[number]
+        let index = page & mask &- region.firstPage
+        guard let map = region.map, index < region.pageCount, pages <= region.pageCount &- index
+        else { continue }
+        return (map, index..<(index &+ pages))
       }
       return nil
     }
@@ -110,21 +137,22 @@ public final class GuestMemory: @unchecked Sendable {
     func page(
       _ page: GPN, in view: GuestMemoryView
     ) throws(GuestMemoryError) -> (start: UnsafeMutableRawPointer, pageCount: UInt64) {
-      guard let region = region(of: page, in: view) else { throw .notVisible(page: page) }
-      let index = page &- region.firstPage
-      return unsafe (region.start + Int(index) * 4096, region.pageCount &- index)
+      guard let place = place(of: page, in: view) else { throw .notVisible(page: page) }
+      return unsafe (place.region.start + Int(place.index) * 4096, place.pageCount)
     }
   }
 
   /// Maps what a guest handed over, after a look at every number of it.
   ///
   /// - Parameters:
+  ///   - boundaryBit: the address bit that page numbers of host-visible memory may have, or 0.
   ///   - message: the join message, whose first descriptors are the memory files.
   ///   - mappedPieces: what counts the mappings of rings and buffers.
   init(
-    _ table: [LinkRegion], fileCount: Int, from message: SocketMessage,
+    _ table: [LinkRegion], boundaryBit: UInt8 = 0, fileCount: Int, from message: SocketMessage,
     mappedPieces: MappedPieces = MappedPieces()
   ) throws(GuestMemoryError) {
+    let boundary: GPN = 12...63 ~= boundaryBit ? 1 << (GPN(boundaryBit) - 12) : 0
     var files: [File] = []
     var room = Self.maximumByteCount
     for index in 0..<fileCount {
@@ -140,6 +168,8 @@ public final class GuestMemory: @unchecked Sendable {
       }
     }
     var checked: [Region] = []
+    // Private and host-visible memory of the same page numbers share one map.
+    var maps: [(pages: Range<GPN>, map: VisibilityMap)] = []
     for (index, entry) in table.enumerated() {
       guard files.indices.contains(Int(entry.file)) else { throw .badRegion(index: index) }
       let file = files[Int(entry.file)]
@@ -149,25 +179,45 @@ public final class GuestMemory: @unchecked Sendable {
       guard !tooLarge, !pastEnd, !wraps, entry.pageCount > 0, entry.fileOffset & 4095 == 0,
         end <= UInt64(file.file.byteCount)
       else { throw .badRegion(index: index) }
+      let firstPage = entry.firstPage & ~boundary
+      let pages = firstPage..<(firstPage + entry.pageCount)
+      var map = maps.first { $0.pages == pages }?.map
+      if map == nil, entry.startsPrivate != 0 {
+        map = VisibilityMap(pageCount: entry.pageCount)
+        if let map { maps.append((pages, map)) }
+      }
       unsafe checked.append(
         Region(
-          firstPage: entry.firstPage, pageCount: entry.pageCount,
+          firstPage: firstPage, pageCount: entry.pageCount,
           start: file.mapping.start + Int(entry.fileOffset), file: file.file.owned.rawValue,
           fileOffset: Int(entry.fileOffset),
-          view: entry.isEncrypted != 0 ? .encrypted : .hostVisible))
+          view: entry.isEncrypted != 0 ? .encrypted : .hostVisible, map: map))
     }
+    self.table = table
     self.files = files
     self.mappedPieces = mappedPieces
-    regions = Regions(checked)
+    self.maps = maps.map(\.map)
+    regions = Regions(checked, boundary: boundary)
   }
 
   /// 256 GiB: of the 128 TiB that a process has, 256 guests can take half.
   static let maximumByteCount = 1 << 38
 
-  deinit { regions.deallocate() }
+  deinit {
+    regions.deallocate()
+    for map in maps { map.deallocate() }
+  }
 
   func contains(_ page: GPN, in view: GuestMemoryView) -> Bool {
-    regions.region(of: page, in: view) != nil
+    regions.place(of: page, in: view) != nil
+  }
+
+  /// The guest makes pages host-visible, or private again.
+  func setVisibility(_ change: LinkVisibility) throws(GuestMemoryError) {
+    guard let (map, pages) = regions.map(of: change.firstPage, count: change.pageCount) else {
+      throw .notVisible(page: change.firstPage)
+    }
+    map.set(pages, visible: change.isHostVisible != 0)
   }
 
   /// The memory of a page and how many pages lie behind each other from there on.
@@ -178,6 +228,21 @@ public final class GuestMemory: @unchecked Sendable {
     try unsafe regions.page(page, in: view)
   }
 
+  /// What of it the untrusted host may have: regions, and the files that they lie in. A file in
+  /// which anything encrypted lies is not among them.
+  var hostVisible: (regions: [LinkRegion], files: [Int32]) {
+    var (regions, kept): ([LinkRegion], [UInt16]) = ([], [])
+    for var entry in table where entry.isEncrypted == 0 {
+      guard !table.contains(where: { $0.isEncrypted != 0 && $0.file == entry.file }) else {
+        continue
+      }
+      if !kept.contains(entry.file) { kept.append(entry.file) }
+      entry.file = UInt16(kept.firstIndex(of: entry.file) ?? 0)
+      regions.append(entry)
+    }
+    return (regions, kept.map { files[Int($0)].file.owned.rawValue })
+  }
+
   /// Maps pages from all over the guest behind each other: a ring, or a buffer.
   func map(
     _ pages: some Collection<GPN>, in view: GuestMemoryView
@@ -185,13 +250,13 @@ public final class GuestMemory: @unchecked Sendable {
     var runs: [(offset: Int, byteCount: Int)] = []
     var file: Int32 = -1
     for page in pages {
-      guard let region = regions.region(of: page, in: view) else {
+      guard let place = regions.place(of: page, in: view) else {
         throw .notVisible(page: page)
       }
       // A view's memory is one file; pages of two can't be one ring.
-      guard file == -1 || file == region.file else { throw .notVisible(page: page) }
-      file = region.file
-      let offset = region.fileOffset + Int(page &- region.firstPage) * 4096
+      guard file == -1 || file == place.region.file else { throw .notVisible(page: page) }
+      file = place.region.file
+      let offset = place.region.fileOffset + Int(place.index) * 4096
       if let last = runs.last, last.offset + last.byteCount == offset {
         runs[runs.count - 1].byteCount += 4096
       } else {

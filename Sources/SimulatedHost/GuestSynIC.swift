@@ -95,6 +95,9 @@ final class GuestSynIC: @unchecked Sendable {
     interrupt.signalWithoutBlocking()
   }
 
+  /// Raises the interrupt: the untrusted host has written into pages of its own.
+  func raise() { interrupt.signalWithoutBlocking() }
+
   /// Sets a channel's event flag, and raises the interrupt unless it was set already.
   func setEventFlag(_ flag: UInt16) {
     let address = eventFlagsPage.load(ordering: .acquiring)

@@ -11,13 +11,16 @@ extension Partition {
     guard let memory, let ranges = server.gpadlBeingCreated(gpadl, of: channel) else {
       return perform(server.gpadlCompleted(gpadl, .unsuccessful))
     }
-    let views = views(of: channel)
+    // A relayed channel is the host's: nothing that is encrypted can lie in its GPADLs.
+    let relay = relay?.has(channel) == true ? relay : nil
+    let views = relay == nil ? views(of: channel) : [.hostVisible]
     for range in ranges {
       for page in range.gpns where !views.contains(where: { memory.contains(page, in: $0) }) {
         refuse("GPADL \(gpadl) of channel \(channel)", GuestMemoryError.notVisible(page: page))
         return perform(server.gpadlCompleted(gpadl, .unsuccessful))
       }
     }
+    if let relay { return relay.create(gpadl, of: channel) }
     gpadls.insert(gpadl, GPADLEntry(channel, ranges))
     perform(server.gpadlCompleted(gpadl, .success))
   }

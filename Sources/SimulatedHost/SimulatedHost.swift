@@ -21,6 +21,11 @@ public final class SimulatedHost: Sendable {
     /// Whether guests that have monitor pages signal through them, and not by hypercall: it takes
     /// a millisecond then until their packets are seen.
     public var usesMonitors = false
+    /// Makes this host the paravisor of its guests: the socket of their host, whose channels it
+    /// offers to them beside its own.
+    public var hostPath: String?
+    /// What guests read of CPUID; other leaves are zero.
+    public var leaves: [UInt32: CPUIDLeaf] = [:]
     public var logger = Logger(label: "vmbus-host")
 
     public init() {
@@ -73,9 +78,11 @@ public final class SimulatedHost: Sendable {
   }
 
   /// Gives all guests, present and future, a device.
+  ///
+  /// - Parameter vtl: 0 for guests, 2 for what only a paravisor is to see.
   @discardableResult
-  public func add(_ vsp: any VSP, faults: [FaultPlan] = []) -> DeviceID {
-    DeviceID(index: core.add(HostDevice(vsp: vsp, faults: faults)))
+  public func add(_ vsp: any VSP, faults: [FaultPlan] = [], vtl: UInt8 = 0) -> DeviceID {
+    DeviceID(index: core.add(HostDevice(vsp: vsp, faults: faults, vtl: vtl)))
   }
 
   /// Takes a device back from all guests.
@@ -100,6 +107,7 @@ public final class SimulatedHost: Sendable {
 struct HostDevice: Sendable {
   let vsp: any VSP
   let faults: [FaultPlan]
+  var vtl: UInt8 = 0
 }
 
 /// What the host's guests share. Everything that changes belongs to the control thread.
@@ -117,6 +125,11 @@ final class HostCore: @unchecked Sendable {
   static let maximumPartitions = 256
 
   init(_ configuration: SimulatedHost.Configuration) throws(Errno) {
+    var configuration = configuration
+    if configuration.hostPath != nil {
+      // The lower relids are the host's, which gives them out from 1 up.
+      configuration.server.channelIDs = ChannelID(1024)...ChannelID.valid.upperBound
+    }
     self.configuration = configuration
     logger = configuration.logger
     control = try Worker(.init(name: "vmbus-control", spinRounds: 0))
@@ -148,6 +161,15 @@ final class HostCore: @unchecked Sendable {
     control.post { [self] in
       devices[index] = nil
       for partition in partitions.values { partition.revoke(device: index) }
+    }
+  }
+
+  /// Calls `body` on the control thread, after some time.
+  func later(_ time: Duration, _ body: @escaping @Sendable () -> Void) {
+    let control = control
+    Task.detached {
+      try await Task.sleep(for: time)
+      control.post(body)
     }
   }
 

@@ -21,8 +21,16 @@ public final class GuestLink: Sendable {
   public let descriptor: Int32
 
   /// Connects to the host that listens at a path.
-  public init(path: String) throws(Errno) {
-    let connected = try PacketSocket(connectingTo: path)
+  public convenience init(path: String) throws(Errno) {
+    self.init(try PacketSocket(connectingTo: path))
+  }
+
+  /// - Parameter descriptor: a socket that a paravisor or a host handed over.
+  public convenience init(_ descriptor: consuming OwnedDescriptor) {
+    self.init(PacketSocket(descriptor))
+  }
+
+  private init(_ connected: consuming PacketSocket) {
     _ = vmbus_set_receive_timeout(connected.rawValue, 30)
     descriptor = connected.rawValue
     socket = Lock(connected)
@@ -31,21 +39,64 @@ public final class GuestLink: Sendable {
   /// Ends the connection; all calls fail from then on.
   public func shutDown() { socket.withLock { $0.shutDown() } }
 
-  /// Joins the host.
-  ///
-  /// - Parameters:
-  ///   - files: the memory files that the regions lie in.
-  ///   - interrupts: an eventfd for each virtual processor.
-  public func join(
-    _ isolation: MachineIsolation, _ regions: [LinkRegion], files: [Int32], interrupts: [Int32]
-  ) throws(LinkError) {
+  /// Who joins, and with what.
+  public struct Joining {
+    public var isolation = MachineIsolation.none
+    public var regions: [LinkRegion] = []
+    /// The memory files that the regions lie in.
+    public var files: [Int32] = []
+    /// An eventfd for each virtual processor.
+    public var interrupts: [Int32] = []
+    /// As many again, which the host signals and a paravisor listens to; or none.
+    public var hostInterrupts: [Int32] = []
+    /// The address bit of host-visible memory, or 0.
+    public var boundaryBit: UInt8 = 0
+    public var vtl: UInt8 = 0
+
+    public init() {}
+  }
+
+  public func join(_ joining: Joining) throws(LinkError) {
     var join = LinkJoin()
-    join.isolation = isolation
-    join.processorCount = UInt16(clamping: interrupts.count)
-    join.regionCount = UInt16(clamping: regions.count)
-    join.fileCount = UInt16(clamping: files.count)
+    join.isolation = joining.isolation
+    join.boundaryBit = joining.boundaryBit
+    join.processorCount = UInt16(clamping: joining.interrupts.count)
+    join.regionCount = UInt16(clamping: joining.regions.count)
+    join.fileCount = UInt16(clamping: joining.files.count)
+    join.vtl = joining.vtl
+    join.hasHostInterrupts = joining.hostInterrupts.isEmpty ? 0 : 1
     try checkedCall(
-      .join, join.wireBytes + regions.flatMap(\.wireBytes), descriptors: files + interrupts)
+      .join, join.wireBytes + joining.regions.flatMap(\.wireBytes),
+      descriptors: joining.files + joining.interrupts + joining.hostInterrupts)
+  }
+
+  /// Asks a paravisor, or a host, for this guest's own way to its host.
+  ///
+  /// - Throws: `refused` by a paravisor that has no host.
+  public func openHostLink() throws(LinkError) -> OwnedDescriptor {
+    let answer = try call(.openHostLink, [])
+    guard answer.status == .success else { throw .refused(answer.status) }
+    guard let descriptor = answer.message.takeDescriptor(0) else { throw .hostGone }
+    return descriptor
+  }
+
+  /// Makes pages host-visible, or private again. What they held is gone.
+  public func setVisibility(
+    firstPage: GPN, pageCount: Int, isHostVisible: Bool
+  ) throws(LinkError) {
+    var change = LinkVisibility()
+    change.firstPage = firstPage
+    change.pageCount = UInt64(clamping: pageCount)
+    change.isHostVisible = isHostVisible ? 1 : 0
+    try checkedCall(.setVisibility, change.wireBytes)
+  }
+
+  /// What a CPUID leaf says in this machine; nil where nobody answers it.
+  public func leaf(_ number: UInt32) throws(LinkError) -> CPUIDLeaf? {
+    let answer = try call(.readLeaf, LinkNumber(number).wireBytes)
+    guard answer.status == .success else { return nil }
+    let body = Array(answer.message.bytes.dropFirst(LinkAnswer.byteCount))
+    return (try? LinkLeaf(parsing: body))?.leaf
   }
 
   /// Tells the registers SIMP and SIEFP of a processor; nil for a page that is not enabled.

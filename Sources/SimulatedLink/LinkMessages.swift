@@ -21,6 +21,13 @@ public enum LinkCall: UInt32, Sendable {
   /// `LinkNumber`. The answer carries an eventfd, whose signal is the hypercall HvSignalEvent
   /// with this connection id, for as long as the guest stays: whether the channel is open or not.
   case bindEvent = 5
+  /// The answer carries a socket: the caller's own way to its host, past the paravisor that is
+  /// asked for it. What is called there is what a guest does by GHCB or tdcall.
+  case openHostLink = 6
+  /// `LinkVisibility`: a hypercall that makes pages host-visible, or private again.
+  case setVisibility = 7
+  /// `LinkNumber`: a CPUID leaf, which the answer's `LinkLeaf` tells.
+  case readLeaf = 8
 }
 
 /// What each call starts with.
@@ -51,12 +58,20 @@ public struct LinkJoin: WireLayout, Equatable {
   public var version = LinkJoin.expectedVersion
   /// @6
   public var isolation = MachineIsolation.none
+  /// @7: the address bit that tells a host-visible page from a private one (vTOM), 0 for none.
+  /// Page numbers may come with it or without.
+  public var boundaryBit: UInt8 = 0
   /// @8: 1 to 64.
   public var processorCount: UInt16 = 0
   /// @10: 1 to 16.
   public var regionCount: UInt16 = 0
   /// @12: 1 to 16.
   public var fileCount: UInt16 = 0
+  /// @14: the trust level that the joining party runs at: 0, or 2 for a paravisor.
+  public var vtl: UInt8 = 0
+  /// @15: 1 when as many eventfds follow the interrupts: those that the host signals, and for which
+  /// the paravisor raises the guest's.
+  public var hasHostInterrupts: UInt8 = 0
 
   public init() {}
 
@@ -64,11 +79,12 @@ public struct LinkJoin: WireLayout, Equatable {
     visitor.integer("magic", &magic)
     visitor.integer("version", &version)
     visitor.integer("isolation", &isolation)
-    visitor.padding(1)
+    visitor.integer("boundary_bit", &boundaryBit)
     visitor.integer("processor_count", &processorCount)
     visitor.integer("region_count", &regionCount)
     visitor.integer("file_count", &fileCount)
-    visitor.padding(2)
+    visitor.integer("vtl", &vtl)
+    visitor.integer("has_host_interrupts", &hasHostInterrupts)
   }
 }
 
@@ -109,6 +125,8 @@ public struct LinkRegion: WireLayout, Equatable {
   public var file: UInt16 = 0
   /// @26: 1 for encrypted memory, 0 for host-visible (or plain) memory.
   public var isEncrypted: UInt8 = 0
+  /// @27: 1 when no page of it is host-visible before `setVisibility` says so.
+  public var startsPrivate: UInt8 = 0
 
   public init() {}
 
@@ -118,7 +136,8 @@ public struct LinkRegion: WireLayout, Equatable {
     visitor.integer("file_offset", &fileOffset)
     visitor.integer("file", &file)
     visitor.integer("is_encrypted", &isEncrypted)
-    visitor.padding(5)
+    visitor.integer("starts_private", &startsPrivate)
+    visitor.padding(4)
   }
 }
 
@@ -164,7 +183,46 @@ public struct LinkSynIC: WireLayout, Equatable {
   }
 }
 
-/// A processor or a connection id, by the call.
+/// Pages become host-visible, or private again. What they held is gone either way.
+public struct LinkVisibility: WireLayout, Equatable {
+  public static let name: WireName = "link visibility"
+  public static let byteCount = 24
+  /// @0: the first page's number.
+  public var firstPage: UInt64 = 0
+  /// @8
+  public var pageCount: UInt64 = 0
+  /// @16: 1 for host-visible, 0 for private.
+  public var isHostVisible: UInt8 = 0
+
+  public init() {}
+
+  public mutating func visitFields<V: FieldVisitor & ~Copyable & ~Escapable>(_ visitor: inout V) {
+    visitor.integer("first_page", &firstPage)
+    visitor.integer("page_count", &pageCount)
+    visitor.integer("is_host_visible", &isHostVisible)
+    visitor.padding(7)
+  }
+}
+
+/// The registers of a CPUID leaf; follows the answer.
+public struct LinkLeaf: WireLayout, Equatable {
+  public static let name: WireName = "link leaf"
+  public static let byteCount = 16
+  /// @0: eax, ebx, ecx and edx.
+  public var leaf = CPUIDLeaf()
+
+  public init() {}
+  public init(_ leaf: CPUIDLeaf) { self.leaf = leaf }
+
+  public mutating func visitFields<V: FieldVisitor & ~Copyable & ~Escapable>(_ visitor: inout V) {
+    visitor.integer("eax", &leaf.eax)
+    visitor.integer("ebx", &leaf.ebx)
+    visitor.integer("ecx", &leaf.ecx)
+    visitor.integer("edx", &leaf.edx)
+  }
+}
+
+/// A processor, a connection id or a CPUID leaf, by the call.
 public struct LinkNumber: WireLayout, Equatable {
   public static let name: WireName = "link number"
   public static let byteCount = 4

@@ -110,9 +110,11 @@ public final class VirtualMachine: Sendable {
     let link: GuestLink
     do throws(Errno) { link = try GuestLink(path: path) } catch { throw .noHost(path: path, error) }
     do throws(LinkError) {
-      try link.join(
-        .none, memory.regions, files: [memory.file.owned.rawValue],
-        interrupts: processors.map { $0.synIC.interrupt.rawValue })
+      var joining = GuestLink.Joining()
+      joining.regions = memory.regions
+      joining.files = [memory.file.owned.rawValue]
+      joining.interrupts = processors.map { $0.synIC.interrupt.rawValue }
+      try link.join(joining)
     } catch {
       throw .host(error)
     }

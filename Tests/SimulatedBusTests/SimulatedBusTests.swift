@@ -15,11 +15,12 @@ func socketPath(_ name: String = #function) -> String {
 /// A device that sends each packet back.
 struct EchoVSP: VSP {
   var flags: OfferFlags = []
+  var instance: GUID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
 
   var offer: OfferChannel {
     var offer = OfferChannel()
     offer.interfaceID = EchoVSC.deviceClass.guid
-    offer.instanceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
+    offer.instanceID = instance
     offer.flags = flags
     return offer
   }

@@ -29,9 +29,11 @@ import VMBus
       memory = try MachineMemory(byteCount: 64 << 20)
       synIC = try SyntheticInterrupts(0)
       let link = try GuestLink(path: host.path)
-      try link.join(
-        .none, memory.regions, files: [memory.file.owned.rawValue],
-        interrupts: [synIC.interrupt.rawValue])
+      var joining = GuestLink.Joining()
+      joining.regions = memory.regions
+      joining.files = [memory.file.owned.rawValue]
+      joining.interrupts = [synIC.interrupt.rawValue]
+      try link.join(joining)
       var logger = Logger(label: "test")
       logger.logLevel = .critical
       let isGone = isGone

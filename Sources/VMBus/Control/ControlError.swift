@@ -54,6 +54,8 @@ public enum OfferFault: Equatable, Sendable {
   case notConfidential
   /// The same instance and subchannel index as an offer that stands.
   case duplicateInstance
+  /// Another channel has the relid, or it is not one that this side may give out.
+  case relidInUse
   /// A subchannel of a device that is not offered.
   case noPrimary
 }

@@ -28,6 +28,22 @@ extension ControlServer {
     guard let id = ids.lazy.map({ ChannelID($0) }).first(where: { channels[$0] == nil }) else {
       throw .tooManyChannels
     }
+    return (id, try self.offer(offer, as: id))
+  }
+
+  /// The channel of another server, under the relid that it has there: one that this server does
+  /// not give out itself.
+  public mutating func relay(_ offer: OfferChannel) throws(ControlError) -> [ServerAction] {
+    let id = offer.channelID
+    guard ChannelID.valid.contains(id), !configuration.channelIDs.contains(id),
+      channels[id] == nil
+    else { throw .invalidOffer(id, .relidInUse) }
+    return try self.offer(offer, as: id)
+  }
+
+  private mutating func offer(
+    _ offer: OfferChannel, as id: ChannelID
+  ) throws(ControlError) -> [ServerAction] {
     guard offer.flags.confidentiality != nil else { throw .invalidOffer(id, .unlawfulFlags) }
     guard standing(offer, subchannel: offer.subchannelIndex) == nil else {
       throw .invalidOffer(id, .duplicateInstance)
@@ -40,7 +56,7 @@ extension ControlServer {
     offer.isDedicated |= 1
     if offer.connectionID == 0 { offer.connectionID = OfferChannel.defaultConnectionID(id) }
     channels[id] = ServerChannel(offer: offer)
-    return (id, announce())
+    return announce()
   }
 
   /// The device of that instance that has not been revoked.

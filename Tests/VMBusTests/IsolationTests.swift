@@ -2,7 +2,7 @@
 
 import Testing
 
-@testable import VMBusUIO
+@testable import VMBus
 
 /// Values of the leaves as Linux defines them (arch/x86/include/asm/hyperv-tlfs.h and its successors).
 @Suite struct IsolationTests {

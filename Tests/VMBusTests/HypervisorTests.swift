@@ -2,7 +2,7 @@
 
 import Testing
 
-@testable import VMBusUIO
+@testable import VMBus
 
 @Suite struct HypervisorTests {
   /// A processor that says just these leaves.

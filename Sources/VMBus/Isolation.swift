@@ -43,22 +43,30 @@ public struct IsolatedMachine: Sendable, Equatable {
 
 extension Isolation {
   // The leaves and bits are those that Linux reads (arch/x86/kernel/cpu/mshyperv.c).
-  private static let featuresLeaf: UInt32 = 0x4000_0003
+  fileprivate static let featuresLeaf: UInt32 = 0x4000_0003
   /// In EBX: the machine is isolated.
-  private static let isolationBit: UInt32 = 1 << 22
-  private static let configurationLeaf: UInt32 = 0x4000_000C
+  fileprivate static let isolationBit: UInt32 = 1 << 22
+  fileprivate static let configurationLeaf: UInt32 = 0x4000_000C
   /// In the configuration's EAX.
-  private static let paravisorBit: UInt32 = 1 << 0
+  fileprivate static let paravisorBit: UInt32 = 1 << 0
+  /// In its EBX, with the bit's number in bits 6 to 11.
+  fileprivate static let boundaryActiveBit: UInt32 = 1 << 5
   /// In its EBX: 0 none, 1 VBS, 2 SEV-SNP, 3 TDX.
-  private static let kindMask: UInt32 = 0xF
-  private static let stackInterfaceLeaf: UInt32 = 0x4000_0081
+  fileprivate static let kindMask: UInt32 = 0xF
+  fileprivate static let stackInterfaceLeaf: UInt32 = 0x4000_0081
   /// "VS#1" in EAX.
-  private static let stackInterface: UInt32 = 0x3123_5356
-  private static let stackPropertiesLeaf: UInt32 = 0x4000_0082
+  fileprivate static let stackInterface: UInt32 = 0x3123_5356
+  fileprivate static let stackPropertiesLeaf: UInt32 = 0x4000_0082
   /// In EAX.
-  private static let confidentialVMBusBit: UInt32 = 1 << 3
+  fileprivate static let confidentialVMBusBit: UInt32 = 1 << 3
 
-  init(_ cpuid: CPUIDSource) {
+  /// The leaves that tell of isolation.
+  public static let leafNumbers: [UInt32] = [
+    Hypervisor.featuresLeaf, Hypervisor.vendorLeaf, featuresLeaf, configurationLeaf,
+    stackInterfaceLeaf, stackPropertiesLeaf,
+  ]
+
+  public init(_ cpuid: CPUIDSource) {
     guard Hypervisor(cpuid) == .hyperV else {
       self = .none(.notHyperV)
       return
@@ -97,10 +105,30 @@ extension Isolation {
         offersConfidentialVMBus: hasStack
           && cpuid(Self.stackPropertiesLeaf).eax & Self.confidentialVMBusBit != 0))
   }
+}
 
-  /// What the processor that this runs on says.
-  public static var current: Isolation {
-    Hypervisor.current == .unknown ? .unknown : Isolation(processorCPUID)
+extension IsolatedMachine {
+  /// What CPUID says in such a machine: the opposite of `Isolation.init`.
+  ///
+  /// - Parameter boundaryBit: the address bit of host-visible memory (vTOM), or 0 for none.
+  public func leaves(boundaryBit: UInt8) -> [UInt32: CPUIDLeaf] {
+    var type: UInt32 =
+      switch kind {
+      case .vbs: 1
+      case .sevSNP: 2
+      case .tdx: 3
+      case .other(let number): UInt32(number) & Isolation.kindMask
+      }
+    if boundaryBit != 0 { type |= Isolation.boundaryActiveBit | UInt32(boundaryBit & 0x3F) << 6 }
+    var leaves = Hypervisor.leaves(last: Isolation.configurationLeaf)
+    leaves[Isolation.featuresLeaf] = CPUIDLeaf(ebx: Isolation.isolationBit)
+    leaves[Isolation.configurationLeaf] = CPUIDLeaf(
+      eax: hasParavisor ? Isolation.paravisorBit : 0, ebx: type)
+    if offersConfidentialVMBus {
+      leaves[Isolation.stackInterfaceLeaf] = CPUIDLeaf(eax: Isolation.stackInterface)
+      leaves[Isolation.stackPropertiesLeaf] = CPUIDLeaf(eax: Isolation.confidentialVMBusBit)
+    }
+    return leaves
   }
 }
 
