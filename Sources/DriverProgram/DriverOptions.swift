@@ -16,6 +16,12 @@ public struct DriverOptions: ParsableArguments, Sendable {
   @Option(help: "What this machine is to the simulated host: plain, isolated or confidential.")
   public var machine: Machine = .isolated
 
+  @Flag(
+    help:
+      "Refuse the host's connection where the paravisor gives no confidential one, with a simulated host."
+  )
+  public var requireConfidential = false
+
   @Option(
     help: ArgumentHelp(
       "The device: its instance GUID, its relid, or its place among those of its class, from 0.",

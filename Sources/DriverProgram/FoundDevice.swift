@@ -55,6 +55,7 @@ func connect(_ options: DriverOptions) async throws -> any DeviceBus {
   }
   var configuration = SimulatedBus.Configuration(machine: options.machine)
   configuration.memoryByteCount = options.memory << 20
+  if options.requireConfidential { configuration.confidential = .require }
   configuration.logger = options.makeLogger("vmbus")
   do throws(TransportError) {
     return try await SimulatedBus.connect(path: path, configuration)

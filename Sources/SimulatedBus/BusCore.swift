@@ -66,7 +66,7 @@ final class BusCore: Sendable {
     state = Lock(State(client: ControlClient(client)))
     control.watch(machine.processors[0].interrupt.rawValue) { [weak self] in self?.interrupted() }
     // Nothing comes on the socket unasked: what wakes this is the host's end.
-    for link in [machine.link, machine.hostLink].compactMap(\.self) {
+    for link in [machine.link, machine.hostPath?.link].compactMap(\.self) {
       control.watch(link.descriptor, hangUpOnly: true) { [weak self] in self?.hungUp(link) }
     }
   }
@@ -88,7 +88,7 @@ final class BusCore: Sendable {
         logger.notice("no confidential connection, so the host's is taken: \(error)")
       }
     }
-    try await connect(.off, to: machine.hostLink == nil ? trusted : .untrusted)
+    try await connect(.off, to: machine.hostPath == nil ? trusted : .untrusted)
   }
 
   private func connect(
@@ -110,7 +110,7 @@ final class BusCore: Sendable {
         return isolated.offersConfidentialVMBus
       }
       // Nothing tells, and there is nobody else.
-      return machine.kind == .confidential && machine.hostLink == nil
+      return machine.kind == .confidential && machine.hostPath == nil
     }
   }
 

@@ -24,9 +24,8 @@ final class GuestMachine: Sendable {
   let kind: Machine
   /// To whoever was joined: the host, or the paravisor of a confidential machine.
   let link: GuestLink
-  /// The way past the paravisor, by GHCB or tdcall on real machines. Nil where there is no
-  /// paravisor, or one that has no host.
-  let hostLink: GuestLink?
+  /// The way past the paravisor. Nil where there is no paravisor, or one that has no host.
+  let hostPath: HostPath?
   let pages: GuestPages
   let processors: [VirtualProcessor]
   /// What CPUID says of this machine.
@@ -53,6 +52,7 @@ final class GuestMachine: Sendable {
     } catch {
       throw .system("guest machine", code: error.rawValue, text: "\(error)")
     }
+    let hostLink: GuestLink?
     do throws(LinkError) {
       var joining = GuestLink.Joining()
       joining.isolation =
@@ -81,6 +81,7 @@ final class GuestMachine: Sendable {
         throw TransportError(error, "page visibility")
       }
     }
+    hostPath = try Self.hostPath(hostLink, isolation, pages)
     for processor in processors { try addSynICs(processor) }
   }
 
@@ -91,6 +92,16 @@ final class GuestMachine: Sendable {
       return nil
     } catch {
       throw error
+    }
+  }
+
+  private static func hostPath(
+    _ link: GuestLink?, _ isolation: Isolation, _ pages: GuestPages
+  ) throws(TransportError) -> HostPath? {
+    guard let link else { return nil }
+    let page = try pages.allocate(.hostVisible, byteCount: 4096, use: "hypercall page")
+    do throws(LinkError) { return try HostPath(link, isolation, page) } catch {
+      throw TransportError(error, "hypercall page")
     }
   }
 
@@ -110,10 +121,10 @@ final class GuestMachine: Sendable {
     } catch {
       throw TransportError(error, "SynIC")
     }
-    guard let hostLink else { return }
+    guard let hostPath else { return }
     let hosts = try pages.allocate(.hostVisible, byteCount: 2 * 4096, use: "SynIC")
     do throws(LinkError) {
-      try processor.add(.init(.untrusted, hostLink, hosts))
+      try processor.add(.init(.untrusted, hostPath.link, hosts))
     } catch {
       throw TransportError(error, "SynIC of the host")
     }
@@ -126,7 +137,10 @@ final class GuestMachine: Sendable {
     _ message: OutgoingMessage, connectionID: UInt32, to side: MessageOrigin
   ) throws(TransportError) -> HypercallStatus {
     do throws(LinkError) {
-      return try link(to: side).postMessage(
+      if side == .untrusted, let hostPath {
+        return try hostPath.postMessage(connectionID: connectionID, message.array)
+      }
+      return try link.postMessage(
         connectionID: connectionID, messageType: SynIC.vmbusMessage, message.array)
     } catch {
       throw TransportError(error, "message")
@@ -138,15 +152,11 @@ final class GuestMachine: Sendable {
     _ connectionID: UInt32, _ confidentiality: Confidentiality
   ) throws(TransportError) -> EventDescriptor {
     do throws(LinkError) {
-      let side: MessageOrigin = confidentiality == .hostVisible ? .untrusted : .trusted
-      return EventDescriptor(try link(to: side).bindEvent(connectionID))
+      let link = confidentiality == .hostVisible ? hostPath?.link ?? link : link
+      return EventDescriptor(try link.bindEvent(connectionID))
     } catch {
       throw TransportError(error, "doorbell")
     }
-  }
-
-  private func link(to side: MessageOrigin) -> GuestLink {
-    side == .trusted ? link : hostLink ?? link
   }
 }
 

@@ -94,8 +94,11 @@ final class GuestPages: @unchecked Sendable {
   /// Host-visible pages in use by the number of their first page, with what they are used for.
   var hostVisibleUses: [(pages: Range<GPN>, use: StaticString)] {
     state.withLock { $0.uses.values.map { $0 } }.map { entry in
-      (number(entry.pages.lowerBound, .hostVisible)..<number(
-        entry.pages.upperBound, .hostVisible), entry.use)
+      (
+        number(
+          entry.pages.lowerBound, .hostVisible)..<number(
+            entry.pages.upperBound, .hostVisible), entry.use
+      )
     }.sorted { $0.pages.lowerBound < $1.pages.lowerBound }
   }
 

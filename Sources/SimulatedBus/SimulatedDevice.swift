@@ -43,11 +43,22 @@ final class SimulatedDevice: DeviceTransport {
       DeviceProperty("machine", bus.machine.kind.rawValue),
       DeviceProperty("protocol version", connection.map { "\($0.version)" } ?? "not connected"),
       DeviceProperty("connection", connection?.isConfidential == true ? "confidential" : "host"),
+      DeviceProperty("origin", origin),
+      DeviceProperty("SynIC", isFromParavisor ? "the paravisor's" : "the host's"),
       DeviceProperty("offer flags", "0x" + String(offer.flags.rawValue, radix: 16)),
       DeviceProperty("connection id", "\(offer.connectionID)"),
       DeviceProperty("monitor", offer.monitor.map { "\($0)" } ?? "none: doorbell by signal"),
       DeviceProperty("state", life.openChannels.isEmpty ? "closed" : "open"),
     ]
+  }
+
+  private var isFromParavisor: Bool { identity.confidentiality != .hostVisible }
+
+  /// Whose device it is, as far as the offer tells.
+  private var origin: String {
+    if isFromParavisor { return "paravisor" }
+    return bus.connection?.isConfidential == true && bus.machine.hostPath != nil
+      ? "host, relayed by the paravisor" : "host"
   }
 
   // MARK: - Opening

@@ -228,6 +228,24 @@ public final class GuestMemory: @unchecked Sendable {
     try unsafe regions.page(page, in: view)
   }
 
+  /// Copies host-visible bytes of one page out; nil when they may not be seen, or lie in two pages.
+  func read(_ address: UInt64, count: Int) -> [UInt8]? {
+    guard Int(address & 4095) + count <= 4096,
+      let page = try? unsafe page(address / 4096, in: .hostVisible).start
+    else { return nil }
+    return unsafe [UInt8](
+      UnsafeRawBufferPointer(start: page + Int(address & 4095), count: count))
+  }
+
+  /// Writes host-visible bytes of one page, where they may be seen.
+  func write(_ address: UInt64, _ bytes: [UInt8]) {
+    guard Int(address & 4095) + bytes.count <= 4096,
+      let page = try? unsafe page(address / 4096, in: .hostVisible).start
+    else { return }
+    unsafe UnsafeMutableRawBufferPointer(start: page + Int(address & 4095), count: bytes.count)
+      .copyBytes(from: bytes)
+  }
+
   /// What of it the untrusted host may have: regions, and the files that they lie in. A file in
   /// which anything encrypted lies is not among them.
   var hostVisible: (regions: [LinkRegion], files: [Int32]) {

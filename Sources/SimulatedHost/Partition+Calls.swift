@@ -51,7 +51,9 @@ extension Partition {
         guard post.payloadByteCount <= UInt32(SynIC.maximumPayloadByteCount) else {
           return answer(door, .invalidParameter)
         }
-        answer(door, accept(post, try reader.take(Int(post.payloadByteCount))))
+        let payload = try reader.take(Int(post.payloadByteCount))
+        host.count(.plain)
+        answer(door, accept(post, unsafe payload.withUnsafeBytes { unsafe [UInt8]($0) }))
       case .setSynIC:
         answer(door, setSynIC(try reader.read()))
       case .endOfMessage:
@@ -67,6 +69,12 @@ extension Partition {
         answer(door, setVisibility(try reader.read()))
       case .readLeaf:
         readLeaf(door, try reader.read(LinkNumber.self).value)
+      case .setGHCB:
+        answer(door, setGHCB(try reader.read()))
+      case .vmgexit:
+        answer(door, vmgexit(try reader.read(LinkNumber.self).value))
+      case .tdcall:
+        answer(door, tdcall(try reader.read()))
       case nil:
         throw .unknownType("link call", value: UInt64(header.call))
       }
@@ -210,6 +218,60 @@ extension Partition {
   private func readLeaf(_ door: Door, _ number: UInt32) {
     let leaf = host.configuration.leaves[number] ?? CPUIDLeaf()
     answer(door, .success, LinkLeaf(leaf).wireBytes)
+  }
+}
+
+// What guests call past their paravisor.
+extension Partition {
+  private func setGHCB(_ message: LinkPage) -> HypercallStatus {
+    guard message.processor < synICs.count, memory?.contains(message.page, in: .hostVisible) == true
+    else { return .invalidParameter }
+    ghcbs[message.processor] = message.page
+    return .success
+  }
+
+  /// The page is read once, and what is in it is the guest's word.
+  private func vmgexit(_ processor: UInt32) -> HypercallStatus {
+    guard let memory, let page = ghcbs[processor],
+      var bytes = memory.read(page * 4096, count: 4096)
+    else { return .invalidParameter }
+    host.count(.vmgexit)
+    let code = bytes[GHCBHypercall.codeOffset...].prefix(8).reversed()
+      .reduce(0 as UInt64) { $0 << 8 | UInt64($1) }
+    bytes.removeLast(4096 - PostedMessage.inputByteCount)
+    let status: HypercallStatus
+    if case .success(.postMessage) = Hypercall.decode(input: code, parameter: 0) {
+      status = post(input: bytes)
+    } else {
+      status = .invalidCode
+    }
+    let answer = (0..<8).map { UInt8(truncatingIfNeeded: UInt64(status.rawValue) >> (8 * $0)) }
+    memory.write(page * 4096 + UInt64(GHCBHypercall.codeOffset), answer)
+    return .success
+  }
+
+  private func tdcall(_ message: LinkHypercall) -> HypercallStatus {
+    host.count(.tdcall)
+    switch Hypercall.decode(input: message.input, parameter: message.parameter) {
+    case .success(.postMessage(let address)):
+      guard let bytes = memory?.read(address, count: PostedMessage.inputByteCount) else {
+        return .invalidParameter
+      }
+      return post(input: bytes)
+    case .success: return .invalidCode
+    case .failure(let refusal): return refusal.status
+    }
+  }
+
+  private func post(input: [UInt8]) -> HypercallStatus {
+    switch PostedMessage.parse(input) {
+    case .success(let (message, payload)):
+      var post = LinkPost()
+      post.connectionID = message.connectionID
+      post.messageType = message.type
+      return accept(post, payload)
+    case .failure(let refusal): return refusal.status
+    }
   }
 }
 

@@ -23,6 +23,8 @@ final class Partition: @unchecked Sendable {
   var isolation = MachineIsolation.none
   var vtl: UInt8 = 0
   var synICs: [GuestSynIC] = []
+  /// The pages by which processors call past their paravisor.
+  var ghcbs: [UInt32: GPN] = [:]
   /// A paravisor's end towards the guest's host.
   var relay: HostRelay?
   /// Messages of the guest that wait until the relay has the host's offers.
@@ -85,12 +87,11 @@ final class Partition: @unchecked Sendable {
 
   // MARK: - The control plane
 
-  func accept(_ post: LinkPost, _ payload: RawSpan) -> HypercallStatus {
+  func accept(_ post: LinkPost, _ bytes: [UInt8]) -> HypercallStatus {
     guard memory != nil, post.connectionID == 1 || post.connectionID == 4 else {
       return .invalidConnectionID
     }
     guard post.messageType == SynIC.vmbusMessage else { return .invalidParameter }
-    let bytes = unsafe payload.withUnsafeBytes { unsafe [UInt8]($0) }
     host.configuration.capture?.message(bytes, fromGuest: true)
     guard relay?.isConnecting != true else {
       guard heldPosts.count < Self.maximumHeldPosts else { return .insufficientBuffers }

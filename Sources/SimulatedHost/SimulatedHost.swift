@@ -95,6 +95,18 @@ public final class SimulatedHost: Sendable {
   /// protocol.
   public var refusals: UInt64 { core.refusals }
 
+  /// How guests have posted their messages.
+  public struct PostCounts: Equatable, Sendable {
+    /// By plain hypercalls.
+    public var plain: UInt64
+    /// Past a paravisor, by GHCB.
+    public var vmgexit: UInt64
+    /// Past a paravisor, by tdcall.
+    public var tdcall: UInt64
+  }
+
+  public var posts: PostCounts { core.posts }
+
   /// Cuts off all guests and ends all threads.
   public func stop() {
     core.control.unwatch(listener.socket.owned.rawValue)
@@ -122,6 +134,9 @@ final class HostCore: @unchecked Sendable {
   private var nextPartition = 1
   private let nextDevice = Atomic<Int>(0)
   private let refusalCount = Atomic<UInt64>(0)
+  private let plainPosts = Atomic<UInt64>(0)
+  private let vmgexits = Atomic<UInt64>(0)
+  private let tdcalls = Atomic<UInt64>(0)
   static let maximumPartitions = 256
 
   init(_ configuration: SimulatedHost.Configuration) throws(Errno) {
@@ -188,6 +203,26 @@ final class HostCore: @unchecked Sendable {
   }
 
   var refusals: UInt64 { refusalCount.load(ordering: .relaxed) }
+
+  enum PostWay {
+    case plain
+    case vmgexit
+    case tdcall
+  }
+
+  func count(_ way: PostWay) {
+    switch way {
+    case .plain: plainPosts.add(1, ordering: .relaxed)
+    case .vmgexit: vmgexits.add(1, ordering: .relaxed)
+    case .tdcall: tdcalls.add(1, ordering: .relaxed)
+    }
+  }
+
+  var posts: SimulatedHost.PostCounts {
+    SimulatedHost.PostCounts(
+      plain: plainPosts.load(ordering: .relaxed), vmgexit: vmgexits.load(ordering: .relaxed),
+      tdcall: tdcalls.load(ordering: .relaxed))
+  }
 
   func countRefusal() { refusalCount.add(1, ordering: .relaxed) }
 

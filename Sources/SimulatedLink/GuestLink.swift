@@ -121,6 +121,25 @@ public final class GuestLink: Sendable {
     return try call(.postMessage, post.wireBytes + payload).status
   }
 
+  /// Tells the page of a processor's GHCB.
+  public func setGHCB(processor: Int, page: GPN) throws(LinkError) {
+    var message = LinkPage()
+    (message.processor, message.page) = (UInt32(clamping: processor), page)
+    try checkedCall(.setGHCB, message.wireBytes)
+  }
+
+  /// Has the host look at a processor's GHCB.
+  public func vmgexit(processor: Int) throws(LinkError) {
+    try checkedCall(.vmgexit, LinkNumber(UInt32(clamping: processor)).wireBytes)
+  }
+
+  /// A hypercall past the paravisor of a TDX machine.
+  public func tdcall(input: UInt64, parameter: UInt64) throws(LinkError) -> HypercallStatus {
+    var message = LinkHypercall()
+    (message.input, message.parameter) = (input, parameter)
+    return try call(.tdcall, message.wireBytes).status
+  }
+
   /// The register EOM.
   public func endOfMessage(processor: Int) throws(LinkError) {
     _ = try call(.endOfMessage, LinkNumber(UInt32(clamping: processor)).wireBytes)

@@ -22,12 +22,19 @@ public enum LinkCall: UInt32, Sendable {
   /// with this connection id, for as long as the guest stays: whether the channel is open or not.
   case bindEvent = 5
   /// The answer carries a socket: the caller's own way to its host, past the paravisor that is
-  /// asked for it. What is called there is what a guest does by GHCB or tdcall.
+  /// asked for it.
   case openHostLink = 6
   /// `LinkVisibility`: a hypercall that makes pages host-visible, or private again.
   case setVisibility = 7
   /// `LinkNumber`: a CPUID leaf, which the answer's `LinkLeaf` tells.
   case readLeaf = 8
+  /// `LinkPage`: the GHCB of one virtual processor (SNP), a host-visible page.
+  case setGHCB = 9
+  /// `LinkNumber`: the processor whose GHCB holds a hypercall (`GHCBHypercall`). The hypercall's
+  /// status is put there; the answer only says that the host has looked.
+  case vmgexit = 10
+  /// `LinkHypercall`: a hypercall past the paravisor of a TDX machine.
+  case tdcall = 11
 }
 
 /// What each call starts with.
@@ -181,6 +188,46 @@ public struct LinkSynIC: WireLayout, Equatable {
     visitor.integer("message_page", &messagePage)
     visitor.integer("event_flags_page", &eventFlagsPage)
   }
+}
+
+public struct LinkPage: WireLayout, Equatable {
+  public static let name: WireName = "link page"
+  public static let byteCount = 16
+  /// @0
+  public var processor: UInt32 = 0
+  /// @8
+  public var page: UInt64 = 0
+
+  public init() {}
+
+  public mutating func visitFields<V: FieldVisitor & ~Copyable & ~Escapable>(_ visitor: inout V) {
+    visitor.integer("processor", &processor)
+    visitor.padding(4)
+    visitor.integer("page", &page)
+  }
+}
+
+public struct LinkHypercall: WireLayout, Equatable {
+  public static let name: WireName = "link hypercall"
+  public static let byteCount = 16
+  /// @0: code and control bits.
+  public var input: UInt64 = 0
+  /// @8: the input of a fast call, otherwise the guest address where it lies.
+  public var parameter: UInt64 = 0
+
+  public init() {}
+
+  public mutating func visitFields<V: FieldVisitor & ~Copyable & ~Escapable>(_ visitor: inout V) {
+    visitor.integer("input", &input)
+    visitor.integer("parameter", &parameter)
+  }
+}
+
+/// Where a hypercall lies in a GHCB page (Linux: `union hv_ghcb`): its input from 0 on, which is at
+/// most 4072 bytes long, and its code.
+public enum GHCBHypercall {
+  /// The code and control bits; the hypervisor puts the status there.
+  public static let codeOffset = 4080
 }
 
 /// Pages become host-visible, or private again. What they held is gone either way.

@@ -19,14 +19,15 @@ import VSC
 
     init(
       _ flags: OfferFlags = .confidential, offersConfidential: Bool = true,
-      grantsConfidential: Bool = true, name: String = #function
+      grantsConfidential: Bool = true, kind: IsolatedMachine.Kind = .sevSNP,
+      name: String = #function
     ) throws {
       host = try SimulatedHost(path: socketPath(name))
       host.add(EchoVSP())
       var configuration = SimulatedHost.Configuration()
       configuration.hostPath = host.path
       configuration.leaves = IsolatedMachine(
-        kind: .sevSNP, hasParavisor: true, offersConfidentialVMBus: offersConfidential
+        kind: kind, hasParavisor: true, offersConfidentialVMBus: offersConfidential
       ).leaves(boundaryBit: 46)
       if !grantsConfidential { configuration.server.features.remove(.confidentialChannels) }
       paravisor = try SimulatedHost(path: socketPath("p" + name), configuration)
@@ -99,6 +100,29 @@ import VSC
     bed.stop()
   }
 
+  @Test(arguments: [IsolatedMachine.Kind.sevSNP, .tdx, .vbs])
+  func eachKindOfMachineCallsInItsWay(_ kind: IsolatedMachine.Kind) async throws {
+    let bed = try Bed(kind: kind)
+    let bus = try await bed.connect()
+    for device in bus.devices { #expect(try await echo(device) == 10_000) }
+    await bus.disconnect()
+    // Confidential: the guest posts to the paravisor, and that one to the host, both plainly.
+    #expect(bed.host.posts.vmgexit + bed.host.posts.tdcall == 0)
+    #expect(bed.paravisor.posts.plain > 0)
+    #expect(bed.paravisor.posts.vmgexit + bed.paravisor.posts.tdcall == 0)
+    let plain = bed.host.posts.plain
+    let conventional = try await bed.connect { $0.confidential = .never }
+    for device in conventional.devices { #expect(try await echo(device) == 10_000) }
+    await conventional.disconnect()
+    let posts = bed.host.posts
+    switch kind {
+    case .sevSNP: #expect(posts.vmgexit > 0 && posts.tdcall == 0 && posts.plain == plain)
+    case .tdx: #expect(posts.tdcall > 0 && posts.vmgexit == 0 && posts.plain == plain)
+    case .vbs, .other: #expect(posts.plain > plain && posts.vmgexit + posts.tdcall == 0)
+    }
+    bed.stop()
+  }
+
   @Test func aGuestThatRequiresItTurnsToNobody() async throws {
     let bed = try Bed(grantsConfidential: false)
     await #expect(throws: TransportError.self) {
@@ -157,18 +181,19 @@ import VSC
     let bus = try await bed.connect { $0.maximumWorkers = 1 }
     var uses = bus.hostVisibleUses
     // Two processors with the host's SynIC, each two pages.
-    #expect(uses.map(\.use) == ["SynIC", "SynIC"])
-    #expect(uses.allSatisfy { $0.pages.count == 2 && $0.pages.lowerBound >> 34 == 1 })
+    #expect(uses.map(\.use).sorted() == ["SynIC", "SynIC", "hypercall page"])
+    #expect(uses.map(\.pages.count).sorted() == [1, 2, 2])
+    #expect(uses.allSatisfy { $0.pages.lowerBound >> 34 == 1 })
     let relayed = try #require(bus.devices.first)
     let worker = try Worker(.init(name: "echo"))
     let device = Device(relayed, workers: [worker])
     let channel = try await device.open(ChannelParameters(ringByteCount: 16384), on: worker)
     uses = bus.hostVisibleUses
-    #expect(uses.map(\.use).sorted() == ["SynIC", "SynIC", "ring"])
+    #expect(uses.map(\.use).sorted() == ["SynIC", "SynIC", "hypercall page", "ring"])
     #expect(uses.filter { $0.use == "ring" }.map(\.pages.count) == [8])
     _ = consume channel
     await device.close()
-    try await eventually { bus.hostVisibleUses.count == 2 }
+    try await eventually { bus.hostVisibleUses.count == 3 }
     worker.stop()
     await bus.disconnect()
     bed.stop()

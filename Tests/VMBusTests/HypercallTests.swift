@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Testing
-import VMBus
 
-@testable import VirtualMachine
+@testable import VMBus
 
 @Suite struct HypercallTests {
   static func decode(_ input: UInt64, _ parameter: UInt64) -> Result<Hypercall, HypercallRefusal> {

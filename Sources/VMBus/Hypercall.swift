@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import VMBus
-
-/// A hypercall that KVM leaves to this process. All of it is the guest's word.
+/// A hypercall of a guest. All of it is the guest's word.
 /// (Hypervisor Top-Level Functional Specification, "Hypercall interface".)
-enum Hypercall: Equatable {
+public enum Hypercall: Equatable, Sendable {
   /// HvPostMessage, whose input is `PostedMessage`.
   case postMessage(input: UInt64)
   /// HvSignalEvent with its input in the register.
@@ -12,13 +10,13 @@ enum Hypercall: Equatable {
   /// HvSignalEvent, whose input of 8 bytes lies in memory.
   case signalEventInMemory(input: UInt64)
 
-  private static let postMessageCode: UInt64 = 0x5C
+  public static let postMessageCode: UInt64 = 0x5C
   private static let signalEventCode: UInt64 = 0x5D
 
   /// - Parameters:
   ///   - input: the call's code and control bits.
   ///   - parameter: the input itself when the call is a fast one, otherwise where it lies.
-  static func decode(
+  public static func decode(
     input: UInt64, parameter: UInt64
   ) -> Result<Hypercall, HypercallRefusal> {
     let code = input & 0xFFFF
@@ -38,33 +36,35 @@ enum Hypercall: Equatable {
   }
 
   /// The input of HvSignalEvent: a connection id of 24 bits, and a flag number, which is 0 for VMBus.
-  static func connection(of input: UInt64) -> Result<UInt32, HypercallRefusal> {
+  public static func connection(of input: UInt64) -> Result<UInt32, HypercallRefusal> {
     guard input >> 32 == 0 else { return .failure(HypercallRefusal(.invalidParameter)) }
     guard input >> 24 == 0 else { return .failure(HypercallRefusal(.invalidConnectionID)) }
     return .success(UInt32(truncatingIfNeeded: input))
   }
 }
 
-struct HypercallRefusal: Error, Equatable {
-  let status: HypercallStatus
-  init(_ status: HypercallStatus) { self.status = status }
+public struct HypercallRefusal: Error, Equatable, Sendable {
+  public let status: HypercallStatus
+  public init(_ status: HypercallStatus) { self.status = status }
 }
 
 /// The first 16 bytes of HvPostMessage's input; the message follows.
-struct PostedMessage: WireLayout, Equatable {
-  static let name: WireName = "posted message"
-  static let byteCount = 16
+public struct PostedMessage: WireLayout, Equatable {
+  public static let name: WireName = "posted message"
+  public static let byteCount = 16
   /// Header and message together: so much is always read.
-  static let inputByteCount = 256
+  public static let inputByteCount = 256
 
   /// @0
-  var connectionID: UInt32 = 0
+  public var connectionID: UInt32 = 0
   /// @8
-  var type: UInt32 = 0
+  public var type: UInt32 = 0
   /// @12: at most 240.
-  var payloadByteCount: UInt32 = 0
+  public var payloadByteCount: UInt32 = 0
 
-  mutating func visitFields<Visitor: FieldVisitor & ~Copyable & ~Escapable>(
+  public init() {}
+
+  public mutating func visitFields<Visitor: FieldVisitor & ~Copyable & ~Escapable>(
     _ visitor: inout Visitor
   ) {
     visitor.integer("connection_id", &connectionID)
@@ -74,7 +74,7 @@ struct PostedMessage: WireLayout, Equatable {
   }
 
   /// Takes the input of a call apart.
-  static func parse(
+  public static func parse(
     _ input: [UInt8]
   ) -> Result<(message: PostedMessage, payload: [UInt8]), HypercallRefusal> {
     guard let message = try? PostedMessage(parsing: input) else {
