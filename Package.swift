@@ -83,6 +83,7 @@ let package = Package(
     .library(name: "VMBusUIO", targets: ["VMBusUIO"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
+    .executable(name: "vmbus-paravisor", targets: ["vmbus-paravisor"]),
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
     .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
@@ -101,6 +102,9 @@ let package = Package(
       providers: [.apt(["libudev-dev"])]),
     .systemLibrary(
       name: "CBPF", path: "CShims/CBPF", pkgConfig: "libbpf", providers: [.apt(["libbpf-dev"])]),
+    .systemLibrary(
+      name: "CCrypto", path: "CShims/CCrypto", pkgConfig: "libcrypto",
+      providers: [.apt(["libssl-dev"])]),
     .target(name: "Platform", dependencies: ["CLinux", system], swiftSettings: settings),
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
@@ -169,6 +173,20 @@ let package = Package(
         "SimulatedHost", "StorageProtocol", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
+    .target(
+      name: "Paravisor",
+      dependencies: [
+        "CCrypto", "Platform", "SimulatedBus", "SimulatedHost", "StorageVSC", "VMBus", "VSC",
+        logging, system,
+      ],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "vmbus-paravisor",
+      dependencies: [
+        "CLinux", "Paravisor", "Platform", "ProgramSupport", "SimulatedHost", "VMBus", arguments,
+        logging, system,
+      ],
+      swiftSettings: settings),
     .executableTarget(
       name: "vmbusctl",
       dependencies: ["DriverProgram", "SimulatedBus", "VMBus", "VMBusUIO", "VSC", arguments],
@@ -218,6 +236,13 @@ let package = Package(
         "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
         "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus",
         "VSC", system,
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "ParavisorTests",
+      dependencies: [
+        "Paravisor", "Platform", "SimulatedBus", "SimulatedHost", "StorageVSC", "VMBus", "VSC",
+        system,
       ],
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),

@@ -126,7 +126,7 @@ need_packages() {
 }
 
 # What the package's targets for real machines are linked with: without it nothing builds.
-need_libraries() { need_packages pkg-config libbpf-dev libudev-dev; }
+need_libraries() { need_packages pkg-config libbpf-dev libssl-dev libudev-dev; }
 
 # Builds programs of the package for use; they lie in $programs.
 programs=$root/.build/release

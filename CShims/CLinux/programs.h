@@ -4,6 +4,7 @@
 #pragma once
 
 #include <errno.h>
+#include <grp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <spawn.h>
@@ -11,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/types.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -46,6 +48,20 @@ static inline int vmbus_wait_for_child(int child) {
   while (ended < 0 && errno == EINTR);
   if (ended < 0) return -errno;
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/// Becomes another user for good, with no group but its own. Returns 0 or -errno.
+static inline int vmbus_become(uint32_t user) {
+  if (setgroups(0, NULL) != 0 || setresgid(user, user, user) != 0 ||
+      setresuid(user, user, user) != 0) {
+    return -errno;
+  }
+  return 0;
+}
+
+/// Nobody else may look into this process: no core file, no /proc/PID/mem, no ptrace.
+static inline void vmbus_hide_process(void) {
+  prctl(PR_SET_DUMPABLE, 0);
 }
 
 /// Asks a child to end.

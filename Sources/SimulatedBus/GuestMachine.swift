@@ -32,7 +32,7 @@ final class GuestMachine: Sendable {
   let isolation: Isolation
 
   init(
-    path: String, kind: Machine, processorCount: Int, memoryByteCount: Int
+    path: String, kind: Machine, vtl: UInt8, processorCount: Int, memoryByteCount: Int
   ) throws(TransportError) {
     self.kind = kind
     let isIsolated = kind != .plain
@@ -61,6 +61,7 @@ final class GuestMachine: Sendable {
         case .isolated: .host
         case .confidential: .paravisor
         }
+      joining.vtl = vtl
       pages.join(&joining, isTrusted: kind == .confidential)
       joining.interrupts = processors.map { $0.interrupt.rawValue }
       if kind == .confidential {

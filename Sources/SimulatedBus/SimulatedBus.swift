@@ -18,6 +18,8 @@ public final class SimulatedBus: DeviceBus {
     public var machine: Machine
     /// Whether a confidential machine asks for a confidential connection.
     public var confidential = ConfidentialChoice.automatic
+    /// The trust level that this guest runs at: 2 for a paravisor, which finds other devices.
+    public var vtl: UInt8 = 0
     /// Bytes of each kind of memory. It takes room only as it is used.
     public var memoryByteCount: Int
     /// How many workers may use channels of this bus, 1 to 63.
@@ -63,7 +65,7 @@ public final class SimulatedBus: DeviceBus {
     path: String, _ configuration: Configuration = Configuration()
   ) async throws(TransportError) -> SimulatedBus {
     let machine = try GuestMachine(
-      path: path, kind: configuration.machine,
+      path: path, kind: configuration.machine, vtl: configuration.vtl,
       processorCount: 1 + min(max(configuration.maximumWorkers, 1), 63),
       memoryByteCount: configuration.memoryByteCount)
     let core: BusCore

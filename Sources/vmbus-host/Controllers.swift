@@ -11,7 +11,7 @@ import VMBus
 /// The storage devices of the command line, and what is done to them later.
 final class Controllers: Sendable {
   /// In the order of their numbers.
-  let devices: [(vsp: StorVSP, faults: [FaultPlan])]
+  let devices: [(vsp: StorVSP, faults: [FaultPlan], vtl: UInt8)]
   /// Each disk of the command line has its number there: its controller's place, and its LUN.
   private let disks: [(device: Int, lun: Int)]
   private let numbers: [Int: Int]
@@ -23,7 +23,7 @@ final class Controllers: Sendable {
   ) throws {
     let places = arguments.enumerated().map { $1.controller ?? $0 }
     var numbers: [Int: Int] = [:]
-    var devices: [(vsp: StorVSP, faults: [FaultPlan])] = []
+    var devices: [(vsp: StorVSP, faults: [FaultPlan], vtl: UInt8)] = []
     for number in Set(places).sorted() {
       let own = arguments.indices.filter { places[$0] == number }
       guard Set(own.map { arguments[$0].lun }).count == own.count else {
@@ -31,6 +31,9 @@ final class Controllers: Sendable {
       }
       guard Set(own.map { arguments[$0].flags.rawValue }).count == 1 else {
         throw ProgramFailure(.usage, "the disks of controller \(number) differ in memory=")
+      }
+      guard Set(own.map { arguments[$0].vtl }).count == 1 else {
+        throw ProgramFailure(.usage, "the disks of controller \(number) differ in vtl=")
       }
       var controller = SCSIController()
       for index in own {
@@ -51,7 +54,7 @@ final class Controllers: Sendable {
         controller, instance: DiskArgument.instance(number),
         flags: own.first.map { arguments[$0].flags } ?? [], newestVersion: newest,
         maximumSubchannels: subchannels)
-      devices.append((vsp, plans))
+      devices.append((vsp, plans, own.first.map { arguments[$0].vtl } ?? 0))
     }
     disks = arguments.indices.map { (numbers[places[$0]] ?? 0, arguments[$0].lun) }
     self.devices = devices

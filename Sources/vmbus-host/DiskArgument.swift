@@ -12,6 +12,8 @@ struct DiskArgument: ExpressibleByArgument {
   var blockSize = DiskBlockSize.bytes512
   var physicalBlockSize: Int?
   var flags: OfferFlags = []
+  /// 2 for a disk of the guests' paravisor.
+  var vtl: UInt8 = 0
   /// Where it hangs; by default each disk has a controller of its own.
   var controller: Int?
   var lun = 0
@@ -26,6 +28,7 @@ struct DiskArgument: ExpressibleByArgument {
       case "block=512": blockSize = .bytes512
       case "block=4096": blockSize = .bytes4096
       case "physical=4096": physicalBlockSize = 4096
+      case "vtl=2": vtl = 2
       case "memory=ring": flags = .confidentialRingBuffer
       case "memory=all": flags = .confidential
       default:

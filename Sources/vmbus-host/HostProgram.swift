@@ -25,7 +25,7 @@ struct HostProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "A raw image to serve, sparse or not, or memory:SIZE. Options: ro, block=512|4096, physical=4096 (512e), controller=N and lun=N (by default each disk has a controller of its own), memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is).",
+      "A raw image to serve, sparse or not, or memory:SIZE. Options: ro, block=512|4096, physical=4096 (512e), controller=N and lun=N (by default each disk has a controller of its own), vtl=2 (for a paravisor, not for its guests), memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is).",
       valueName: "file[,option...]"))
   var disk: [DiskArgument] = []
 
@@ -91,6 +91,12 @@ struct HostProgram: ParsableCommand {
       valueName: "path"))
   var control: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "Go on as this user when everything is open: a host that is not trusted.",
+      valueName: "uid"))
+  var user: UInt32?
+
   @Flag(name: [.short, .long], help: "Log more, on standard error.")
   var verbose = false
 
@@ -129,9 +135,8 @@ struct HostProgram: ParsableCommand {
     let controllers = try Controllers(
       disk, faults: fault, subchannels: UInt16(subchannels ?? workerConfigurations.count - 1),
       logger: logger)
-    var devices: [(vsp: any VSP, faults: [FaultPlan])] = controllers.devices.map {
-      ($0.vsp, $0.faults)
-    }
+    var devices: [(vsp: any VSP, faults: [FaultPlan])] = controllers.devices
+      .filter { $0.vtl == 0 }.map { ($0.vsp, $0.faults) }
     let networks = try NetworkDevices(nic, faults: nicFault, logger: logger)
     let firstNIC = devices.count
     devices += networks.devices.map { ($0.vsp, $0.faults) }
@@ -152,6 +157,15 @@ struct HostProgram: ParsableCommand {
       throw ProgramFailure(.usage, "a processor of --cpu is not one that this process may use")
     } catch {
       throw ProgramFailure(.cannotCreate, "\(socket): \(error)")
+    }
+    for device in controllers.devices where device.vtl != 0 {
+      host.add(device.vsp, faults: device.faults, vtl: device.vtl)
+    }
+    if let user {
+      do throws(Errno) { try Privileges.drop(to: user) } catch {
+        host.stop()
+        throw ProgramFailure(.permission, "--user \(user): \(error)")
+      }
     }
     logger.info("listening on \(socket) with \(devices.count) devices")
     var pipe: ControlPipe?

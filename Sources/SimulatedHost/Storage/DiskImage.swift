@@ -2,10 +2,13 @@
 
 import Glibc
 
-/// A disk's bytes, wherever they are: an enum, so that no call on the way to them is dynamic.
+/// A disk's bytes, wherever they are: an enum, so that no call on the way to a file or to memory is
+/// dynamic.
 public enum DiskImage: BlockBackend, ~Copyable {
   case file(DiskFile)
   case memory(DiskMemory)
+  /// Of somebody else.
+  case other(any BlockBackend)
 
   /// Opens a raw file or a block device.
   public static func open(
@@ -25,6 +28,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): file.name
     case .memory(let memory): memory.name
+    case .other(let other): other.name
     }
   }
 
@@ -32,6 +36,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): file.byteCount
     case .memory(let memory): memory.byteCount
+    case .other(let other): other.byteCount
     }
   }
 
@@ -39,6 +44,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): file.isReadOnly
     case .memory(let memory): memory.isReadOnly
+    case .other(let other): other.isReadOnly
     }
   }
 
@@ -47,6 +53,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): try file.read(at: offset, into: &target)
     case .memory(let memory): try memory.read(at: offset, into: &target)
+    case .other(let other): try other.read(at: offset, into: &target)
     }
   }
 
@@ -54,6 +61,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): try file.write(at: offset, from: source)
     case .memory(let memory): try memory.write(at: offset, from: source)
+    case .other(let other): try other.write(at: offset, from: source)
     }
   }
 
@@ -61,6 +69,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): try file.flush()
     case .memory(let memory): try memory.flush()
+    case .other(let other): try other.flush()
     }
   }
 
@@ -68,6 +77,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): try file.discard(at: offset, count: count)
     case .memory(let memory): try memory.discard(at: offset, count: count)
+    case .other(let other): try other.discard(at: offset, count: count)
     }
   }
 
@@ -75,6 +85,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): try file.allocation(at: offset)
     case .memory(let memory): try memory.allocation(at: offset)
+    case .other(let other): try other.allocation(at: offset)
     }
   }
 
@@ -82,6 +93,7 @@ public enum DiskImage: BlockBackend, ~Copyable {
     switch self {
     case .file(let file): try file.refresh()
     case .memory(let memory): try memory.refresh()
+    case .other(let other): try other.refresh()
     }
   }
 }
