@@ -35,6 +35,9 @@ struct ParavisorProgram: AsyncParsableCommand {
   @Flag(help: "Neither offer nor grant a confidential connection, as older paravisors.")
   var noConfidential = false
 
+  @Option(help: "The newest version of the bus that is spoken: 4.0 to 6.0.")
+  var newestVersion: VersionArgument = VersionArgument(version: .v6_0)
+
   @Option(
     help: ArgumentHelp(
       "A disk of the host for this paravisor, from 0, to offer as one of its own: encrypted with the 64 bytes of KEYFILE (AES-256-XTS, as dm-crypt's aes-xts-plain64). memory=ring encrypts the ring alone, memory=all (the default) the guest's data too.",
@@ -61,6 +64,9 @@ struct ParavisorProgram: AsyncParsableCommand {
     configuration.leaves = IsolatedMachine(
       kind: isolation.kind, hasParavisor: true, offersConfidentialVMBus: !noConfidential
     ).leaves(boundaryBit: 46)
+    configuration.server.versions = ProtocolVersion.supported.filter {
+      $0 <= newestVersion.version
+    }
     if noConfidential { configuration.server.features.remove(.confidentialChannels) }
     if let capture {
       do throws(Errno) {
@@ -88,6 +94,21 @@ struct ParavisorProgram: AsyncParsableCommand {
     paravisor.stop()
     await disks.close()
   }
+}
+
+struct VersionArgument: ExpressibleByArgument {
+  let version: ProtocolVersion
+
+  init(version: ProtocolVersion) { self.version = version }
+
+  init?(argument: String) {
+    guard let version = ProtocolVersion.supported.first(where: { "\($0)" == argument }) else {
+      return nil
+    }
+    self.version = version
+  }
+
+  var defaultValueDescription: String { "\(version)" }
 }
 
 enum IsolationArgument: String, ExpressibleByArgument, CaseIterable {
