@@ -93,7 +93,7 @@ extension Partition {
 
   private func map(
     _ request: OpenRequest, in memory: GuestMemory
-  ) throws(OpenFault) -> MappedMemory {
+  ) throws(OpenFault) -> GuestMapping {
     do throws(GuestMemoryError) {
       return try memory.map(
         request.ringPages, in: request.confidentiality == .hostVisible ? .hostVisible : .encrypted)

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Foundation
 import Glibc
 
 /// A file of that size that can be cut off, as a kernel takes a ring away.
@@ -27,8 +28,17 @@ func pathOfFile(_ descriptor: Int32) -> String {
   return String(decoding: path.prefix(max(count, 0)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
 }
 
-/// Whether something is mapped at an address.
-func isMapped(_ address: UInt) -> Bool {
-  var residency: UInt8 = 0
-  return unsafe mincore(UnsafeMutableRawPointer(bitPattern: address), 4096, &residency) == 0
+/// Whether a file is mapped at an address: another test's memory may lie there by now.
+func isMapped(_ address: UInt, from file: Int32) -> Bool {
+  var status = stat()
+  guard unsafe fstat(file, &status) == 0,
+    let maps = try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8)
+  else { return false }
+  // start-end rights offset device inode path
+  return maps.split(separator: "\n").contains { line in
+    let words = line.split(separator: " ", omittingEmptySubsequences: true)
+    let place = words[0].split(separator: "-").compactMap { UInt($0, radix: 16) }
+    return place.count == 2 && place[0] <= address && address < place[1]
+      && UInt64(words[4]) == UInt64(status.st_ino)
+  }
 }
