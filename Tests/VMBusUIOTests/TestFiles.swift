@@ -30,15 +30,13 @@ func pathOfFile(_ descriptor: Int32) -> String {
 
 /// Whether a file is mapped at an address: another test's memory may lie there by now.
 func isMapped(_ address: UInt, from file: Int32) -> Bool {
-  var status = stat()
-  guard unsafe fstat(file, &status) == 0,
-    let maps = try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8)
-  else { return false }
+  guard let maps = try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8) else {
+    return false
+  }
+  let path = pathOfFile(file)
   // start-end rights offset device inode path
   return maps.split(separator: "\n").contains { line in
-    let words = line.split(separator: " ", omittingEmptySubsequences: true)
-    let place = words[0].split(separator: "-").compactMap { UInt($0, radix: 16) }
-    return place.count == 2 && place[0] <= address && address < place[1]
-      && UInt64(words[4]) == UInt64(status.st_ino)
+    let place = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
+    return place.count == 2 && place[0] <= address && address < place[1] && line.hasSuffix(path)
   }
 }
