@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Foundation
 import Glibc
 
 /// A file of that size that can be cut off, as a kernel takes a ring away.
@@ -30,13 +29,16 @@ func pathOfFile(_ descriptor: Int32) -> String {
 
 /// Whether a file is mapped at an address: another test's memory may lie there by now.
 func isMapped(_ address: UInt, from file: Int32) -> Bool {
-  guard let maps = try? String(contentsOfFile: "/proc/self/maps", encoding: .utf8) else {
-    return false
-  }
+  guard let maps = unsafe fopen("/proc/self/maps", "r") else { return false }
+  defer { unsafe _ = fclose(maps) }
   let path = pathOfFile(file)
+  var line = [CChar](repeating: 0, count: 1024)
   // start-end rights offset device inode path
-  return maps.split(separator: "\n").contains { line in
-    let place = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
-    return place.count == 2 && place[0] <= address && address < place[1] && line.hasSuffix(path)
+  while unsafe fgets(&line, 1024, maps) != nil {
+    let bytes = line.prefix { $0 != 0 && $0 != 10 }.map { UInt8(bitPattern: $0) }
+    let text = String(decoding: bytes, as: UTF8.self)
+    let place = text.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
+    if place.count == 2, place[0] <= address, address < place[1] { return text.hasSuffix(path) }
   }
+  return false
 }
