@@ -12,6 +12,8 @@
 . scripts/vm/machine.sh
 # shellcheck source=scripts/vm/disks.sh
 . scripts/vm/disks.sh
+# shellcheck source=scripts/vm/integration.sh
+. scripts/vm/integration.sh
 
 bed_packages=(e2fsprogs sg3-utils)
 bed_channels=(commands control)
@@ -37,7 +39,7 @@ guest_script() {
   # One of the kernels signals through the monitor page, the other one by hypercall.
   local monitors=''
   [[ $guest == 6.12* ]] || monitors=--monitors
-  machine_script "$@" "${disk_arguments[*]@Q} $monitors"
+  machine_script "$@" "${disk_arguments[*]@Q} $monitors $integration_arguments"
 }
 
 # --- Checks ----------------------------------------------------------------------------------------
@@ -62,8 +64,8 @@ signals_as_told() {
     ((found == 0))
   else
     say "by $found monitors" >&3
-    # Two controllers, with a channel for each processor.
-    ((found == 2 * $(processors)))
+    # Two controllers, with a channel for each processor, and the components.
+    ((found == 2 * $(processors) + integration_components))
   fi
 }
 
@@ -210,7 +212,7 @@ images_are_equal() {
   debugfs -R "rdump / $scratch/$guest.tree" "$image"
   git ls-files -z | xargs -0 tar -c | tar -d -C "$scratch/$guest.tree/repository" >"$scratch/$guest.difference" 2>&1 || true
   # Owner and times may differ, contents may not.
-  ! grep -E 'Contents|Size|No such' "$scratch/$guest.difference"
+  fails grep -E 'Contents|Size|No such' "$scratch/$guest.difference"
   for size in 4 16 64 512; do
     sha256sum <"$scratch/$guest.tree/written.$size" | grep -f "$scratch/$guest.sha"
   done
@@ -221,10 +223,13 @@ check 'connects' 120 connects
 check 'finds the disks' 120 finds_the_disks
 check 'a channel for each processor' 120 has_subchannels
 check 'signals as the host wants' 120 signals_as_told
+check 'integration components' 120 has_integration
+check 'refuses to hibernate' 80 refuses_to_hibernate
 check 'a channel moves' 120 'moves_a_channel 1'
 check 'a partition and ext4' 200 makes_a_file_system
 check 'copies the repository' 400 copies_the_repository
 check 'writes, verified' 300 verifies_writes
+check 'sets its clock' 180 sets_its_clock
 check 'blocks of 4 KiB' 180 large_blocks
 check 'a read-only disk' 120 refuses_writes
 check 'hot add and remove' 160 comes_and_goes
@@ -234,5 +239,6 @@ check 'a controller rescinded and offered' 180 controller_comes_and_goes
 check 'unload and load' 180 loads_again
 check 'the log has nothing bad' 120 says_nothing_bad
 check 'a panic' 300 panics_and_comes_back
-check 'powers off' 180 powers_off
+check 'components again' 120 has_integration
+check 'powers off when the host asks' 180 powers_off_when_asked
 check 'the image is what was written' 120 images_are_equal
