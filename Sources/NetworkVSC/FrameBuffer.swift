@@ -39,6 +39,13 @@ public struct FrameBuffer<Memory: Visibility>: ~Copyable {
     }
   }
 
+  /// Makes the frame a copy of `source`, as much of it as fits.
+  @inlinable
+  mutating func copyIn(_ source: RawSpan) {
+    byteCount = source.byteCount
+    memory.copyIn(source, at: FrameLayout.headroom)
+  }
+
   /// Makes the frame `count` bytes long, or as long as possible, and has `body` fill it.
   @inlinable
   public mutating func withMutableBytes<Result: ~Copyable, Failure: Error>(

@@ -100,6 +100,9 @@ public struct NetworkQueueStatistics: Sendable, Equatable {
   /// Messages that the host has not completed.
   public var sendsUnderWay = 0
   public var channel = ChannelCounters()
+  /// The memory of the frames that the host reads from where they lie; what was scrubbed is of the send
+  /// buffer, too.
+  public var memory = DMAStatistics()
 
   public init() {}
 }

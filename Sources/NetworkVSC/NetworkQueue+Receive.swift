@@ -229,6 +229,9 @@ extension NetworkQueue {
     }
     switch request.payload.kind {
     case .section:
+      // Safe: the section is this queue's, and nobody fills it before it is free again.
+      unsafe frames.scrub(
+        sections.start(of: request.payload.section), byteCount: Int(request.payload.byteCount))
       sections.push(request.payload.section)
       if !Self.isSuccess(channel.payload(of: packet)) {
         counts.refused &+= UInt64(request.payload.packets)

@@ -17,7 +17,7 @@ extension NetworkQueue {
     let needed = info.headerByteCount &+ count
     guard needed <= sections.limit else {
       guard var buffer = takeBuffer() else { return try block() }
-      buffer.withMutableBytes(count) { Self.copy(frame, into: &$0) }
+      buffer.copyIn(frame)
       var optional: FrameBuffer<External>? = buffer
       return try sendFrame(&optional, info)
     }
@@ -166,7 +166,9 @@ extension NetworkQueue {
       throw refusal(error)
     }
     requests.insert(
-      SendRequest(.section, section: section, packets: sections.packets, frame: nil),
+      SendRequest(
+        .section, section: section, byteCount: sections.used, packets: sections.packets,
+        frame: nil),
       deadline: MonotonicClock.coarse() &+ timeout)
     sections.current = nil
     counts.sections &+= 1

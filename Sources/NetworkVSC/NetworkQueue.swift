@@ -183,6 +183,7 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     result.completionsPending = unsafe core.pointee.doneCount
     result.buffersOut = unsafe Self.slotCount - core.pointee.freeCount - core.pointee.doneCount
     result.sendsUnderWay = requests.count
+    result.memory = frames.statistics
     return result
   }
 

@@ -68,7 +68,7 @@ public struct NetworkVSC<User: NetworkQueueUser>: VSC {
     let send: SharedBuffer<External> = try await device.share(
       .send, byteCount: configuration.sendBufferByteCount)
     let frames: DMAPool<External> = try makeFrames(device)
-    let isIsolated = frames.isScrubbed || External.memory == .encrypted
+    let isIsolated = frames.isIsolated
     let life = NetworkLife(
       NetworkInformation(device.identity, ring: Ring.memory, data: External.memory), events: events)
     let wanted = min(

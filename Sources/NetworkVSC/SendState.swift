@@ -22,15 +22,19 @@ struct SendRequest<Memory: Visibility>: ~Copyable {
 
   @usableFromInline let kind: Kind
   @usableFromInline var section: UInt32
+  /// Bytes of the section that the host was told of.
+  @usableFromInline var byteCount: UInt32
   @usableFromInline var packets: UInt32
   @usableFromInline var frame: FrameBuffer<Memory>?
 
   @inlinable
   init(
-    _ kind: Kind, section: UInt32 = 0, packets: UInt32 = 0, frame: consuming FrameBuffer<Memory>?
+    _ kind: Kind, section: UInt32 = 0, byteCount: Int = 0, packets: UInt32 = 0,
+    frame: consuming FrameBuffer<Memory>?
   ) {
     self.kind = kind
     self.section = section
+    self.byteCount = UInt32(truncatingIfNeeded: byteCount)
     self.packets = packets
     self.frame = frame
   }
@@ -107,6 +111,12 @@ struct SendSections: ~Copyable {
     freeCount &+= 1
   }
 
+  /// Where a section of this queue's lies.
+  @inlinable
+  func start(of section: UInt32) -> UnsafeMutableRawPointer {
+    unsafe base + Int(section) &* byteCount
+  }
+
   /// Bytes of the current section behind those that are used.
   @inlinable
   @_lifetime(&self)
@@ -114,7 +124,7 @@ struct SendSections: ~Copyable {
     // Safe: a section lies within the buffer, which is kept.
     unsafe _overrideLifetime(
       MutableRawSpan(
-        _unsafeStart: base + Int(section) &* byteCount + used, byteCount: byteCount &- used),
+        _unsafeStart: start(of: section) + used, byteCount: byteCount &- used),
       mutating: &self)
   }
 }

@@ -67,6 +67,13 @@ public final class BlockDevice: Sendable {
     return all.reduce(into: ChannelCounters()) { $0.add($1.channel) }
   }
 
+  /// What the DMA memory of the controller's channels is used for, together, or nil when they are over.
+  public func memoryStatistics() async -> DMAStatistics? {
+    let all = await controller.counters()
+    guard !all.isEmpty else { return nil }
+    return all.reduce(into: DMAStatistics()) { $0.add($1.memory) }
+  }
+
   /// Ends the use of the disk. One that was opened by itself is closed with its device: all
   /// requests end, and the memory is freed when the host is known to be done with it.
   public func close() async {

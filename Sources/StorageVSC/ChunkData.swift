@@ -49,16 +49,12 @@ extension StorageService {
   func prepare(_ chunk: Chunk, _ buffer: inout DMABuffer<External>) {
     switch chunk.step {
     case .write where chunk.transfer.isZeroing:
-      buffer.withMutableBytes(chunk.offsetInBlocks &+ chunk.byteCount) { target in
-        zero(&target, from: chunk.offsetInBlocks)
-      }
+      buffer.clear(from: chunk.offsetInBlocks, count: chunk.byteCount)
     case .write:
-      buffer.withMutableBytes(chunk.offsetInBlocks &+ chunk.byteCount) { target in
-        chunk.transfer.copyOut(
-          at: chunk.offsetInTransfer, count: chunk.byteCount, toEndOf: &target)
+      chunk.transfer.read(at: chunk.offsetInTransfer, count: chunk.byteCount) { bytes in
+        buffer.copyIn(bytes, at: chunk.offsetInBlocks)
       }
-    case .fill:
-      buffer.withMutableBytes(chunk.dataByteCount) { target in zero(&target, from: 0) }
+    case .fill: buffer.clear(from: 0, count: chunk.dataByteCount)
     case .unmap:
       buffer.withMutableBytes(UnmapParameterList.byteCount) { target in
         UnmapParameterList(
@@ -66,22 +62,9 @@ extension StorageService {
         ).write(into: &target)
       }
     case .command:
-      buffer.withMutableBytes(chunk.byteCount) { target in
-        guard case .command(let block) = chunk.transfer.kind, block.direction == .out else {
-          return
-        }
-        chunk.transfer.copyOut(at: 0, count: chunk.byteCount, toEndOf: &target)
-      }
+      guard case .command(let block) = chunk.transfer.kind, block.direction == .out else { return }
+      chunk.transfer.read(at: 0, count: chunk.byteCount) { buffer.copyIn($0) }
     case .read, .fetchForWrite, .flush: break
-    }
-  }
-
-  /// Encrypted memory that comes from the pool need not be zero.
-  private func zero(_ target: inout MutableRawSpan, from offset: Int) {
-    unsafe target.withUnsafeMutableBytes { bytes in
-      guard offset <= bytes.count else { return }
-      _ = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[offset...])
-        .initializeMemory(as: UInt8.self, repeating: 0)
     }
   }
 

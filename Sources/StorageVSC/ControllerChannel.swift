@@ -52,6 +52,8 @@ public struct StorageCounters: Equatable, Sendable {
   public var retries: UInt64 = 0
   /// Resets of a unit or the bus.
   public var resets: UInt64 = 0
+  /// The channel's DMA memory.
+  public var memory = DMAStatistics()
 
   public init() {}
 }

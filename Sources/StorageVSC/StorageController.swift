@@ -10,10 +10,13 @@ public import VSC
 /// The channels live and die together: when one ends, all requests fail, with its reason.
 public final class StorageController: Sendable {
   public struct Configuration: Sendable {
-    /// Requests of each channel at one time, and its buffers of DMA memory.
+    /// Requests of each channel at one time.
     public var depth: Int
-    /// Bytes of each buffer: the largest request.
+    /// Bytes of the largest request.
     public var bufferByteCount: Int
+    /// Bytes of each channel's DMA memory. Requests for which it has no room wait. Nil for room for
+    /// `depth` of the largest.
+    public var poolByteCount: Int?
     /// Nanoseconds that the host has for a request.
     public var timeout: UInt64
     /// Nanoseconds that it has for a reset, and after that for the requests that it ends.
@@ -24,12 +27,14 @@ public final class StorageController: Sendable {
     public var maximumSubchannels: Int
 
     public init(
-      depth: Int = 64, bufferByteCount: Int = 256 * 1024, timeout: UInt64 = 30_000_000_000,
-      resetTimeout: UInt64 = 10_000_000_000, retry: RetryPolicy = RetryPolicy(),
+      depth: Int = 64, bufferByteCount: Int = 256 * 1024, poolByteCount: Int? = nil,
+      timeout: UInt64 = 30_000_000_000, resetTimeout: UInt64 = 10_000_000_000,
+      retry: RetryPolicy = RetryPolicy(),
       ringByteCount: Int = 128 * 1024, maximumSubchannels: Int = 1023
     ) {
       self.depth = depth
       self.bufferByteCount = bufferByteCount
+      self.poolByteCount = poolByteCount
       self.timeout = timeout
       self.resetTimeout = resetTimeout
       self.retry = retry
@@ -38,7 +43,12 @@ public final class StorageController: Sendable {
     }
 
     var usableDepth: Int { min(max(depth, 1), 4096) }
-    var usableBufferByteCount: Int { max(bufferByteCount, 4096) }
+    var usableBufferByteCount: Int { min(max(bufferByteCount, 4096), 1 << 30) }
+    /// At least one, with which requests go after each other.
+    var bufferCount: Int {
+      guard let poolByteCount else { return usableDepth }
+      return min(max(poolByteCount / usableBufferByteCount, 1), usableDepth)
+    }
   }
 
   /// What happens to the disks.

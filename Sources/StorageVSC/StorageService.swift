@@ -21,6 +21,8 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   var recovery: Recovery
   var counts = StorageCounters()
   private var isAnnounced = false
+  /// The pool had no room for what was to begin last.
+  private var lacksMemory = false
 
   /// The tag of resets.
   static var resetTag: UInt64 { .max }
@@ -56,6 +58,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     counters.late = queue.lateCompletions
     counters.underWay = queue.count
     counters.abandoned = queue.abandoned
+    counters.memory = pool.statistics
     return counters
   }
 
@@ -142,6 +145,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   /// Sends what can be sent. Returns how many requests that were.
   private mutating func begin() -> Int {
     var count = 0
+    lacksMemory = false
     while let index = again.last {
       again.removeLast()
       switch send(index) {
@@ -201,8 +205,11 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
       var buffer: DMABuffer<External>?
       let count = chunk.dataByteCount
       if count > 0 {
-        guard var taken = pool.take() else { return .noRoom }
-        guard count <= taken.byteCount else { return .failed(.badLength(count)) }
+        guard count <= pool.bufferByteCount else { return .failed(.badLength(count)) }
+        guard var taken = pool.take(count) else {
+          lacksMemory = true
+          return .noRoom
+        }
         prepare(chunk, &taken)
         buffer = .some(taken)
       }
@@ -330,7 +337,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   /// would ever begin.
   private mutating func giveUpIfStuck() {
     guard queue.abandoned > 0, queue.abandoned == queue.count else { return }
-    guard queue.isFull || pool.available == 0 else { return }
+    guard queue.isFull || lacksMemory else { return }
     for index in again { end(index, .timedOut) }
     again.removeAll()
     let stuck = waiting

@@ -87,8 +87,8 @@ public struct StorageVSC: VSC {
     let life = ServiceLife()
     let channels = ControllerChannels()
     let pool: DMAPool<External> = try device.makePool(
-      count: settings.usableDepth, byteCount: settings.usableBufferByteCount)
-    let isBounced = pool.isScrubbed && External.memory == .hostVisible
+      count: settings.bufferCount, byteCount: settings.usableBufferByteCount)
+    let isBounced = pool.isBounced
     let queue = StorageQueue(
       controller: channel,
       queueConfiguration(Ring.self, External.self, subchannels: device.workers.count - 1))
@@ -137,7 +137,7 @@ public struct StorageVSC: VSC {
         let channel: Channel<Ring, External> = try await device.openSubchannel(
           UInt16(clamping: index + 1), channelParameters, on: worker)
         let pool: DMAPool<External> = try device.makePool(
-          count: settings.usableDepth, byteCount: settings.usableBufferByteCount)
+          count: settings.bufferCount, byteCount: settings.usableBufferByteCount)
         let queue = StorageQueue(
           subchannel: channel, queueConfiguration(Ring.self, External.self), agreement)
         channels.add(attach(queue, pool, to: worker, life))

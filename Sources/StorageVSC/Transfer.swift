@@ -118,14 +118,10 @@ final class Transfer: @unchecked Sendable {
     return bytes
   }
 
-  /// Copies the user's bytes from `position` on to the end of `target`, `count` of them.
-  func copyOut(at position: Int, count: Int, toEndOf target: inout MutableRawSpan) {
-    unsafe target.withUnsafeMutableBytes { target in
-      guard count <= target.count else { return }
-      unsafe withBytes(at: position, count: count) { bytes in
-        unsafe UnsafeMutableRawBufferPointer(rebasing: target[(target.count - count)...])
-          .copyMemory(from: UnsafeRawBufferPointer(bytes))
-      }
+  /// The user's bytes from `position` on, `count` of them, for `body` to copy.
+  func read(at position: Int, count: Int, _ body: (RawSpan) -> Void) {
+    unsafe withBytes(at: position, count: count) { bytes in
+      body(unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(bytes)))
     }
   }
 

@@ -82,7 +82,8 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
     else {
       throw .ring(.packetTooLarge(byteCount: byteCount, limit: buffer.byteCount))
     }
-    unsafe ranges.set(byteCount: byteCount, pages: buffer.pageNumbers)
+    unsafe ranges.set(
+      byteCount: byteCount, byteOffset: buffer.byteOffset, pages: buffer.pageNumbers)
     // Safe: the staging memory lives as long as this value. A span made from a local copy of its
     // address lets the producer, another part of this value, be changed meanwhile.
     let (words, count) = unsafe (ranges.words, ranges.byteCount)
@@ -259,10 +260,11 @@ struct RangeStaging: ~Copyable {
 
   @inlinable deinit { unsafe words.deallocate() }
 
-  /// One range that starts at the start of its first page.
+  /// One range, which starts at the start of its first page or ends in it.
   @inlinable
-  mutating func set(byteCount count: Int, pages: UnsafePointer<GPN>) {
-    unsafe words[1] = UInt64(truncatingIfNeeded: count).littleEndian
+  mutating func set(byteCount count: Int, byteOffset: UInt32, pages: UnsafePointer<GPN>) {
+    let offset = UInt64(byteOffset) &<< 32
+    unsafe words[1] = (UInt64(truncatingIfNeeded: count) | offset).littleEndian
     let pageCount = (count &+ 4095) >> 12
     for index in 0..<pageCount {
       unsafe words[2 &+ index] = unsafe pages[index].littleEndian

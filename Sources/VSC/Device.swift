@@ -61,15 +61,18 @@ public final class Device: Sendable {
     }
   }
 
-  /// Buffers for DMA. They stay until the device is closed and known to be quiet, whoever drops
-  /// them before (law 3).
+  /// Memory for DMA, for the worker of one channel. It stays until the device is closed and known to
+  /// be quiet, whoever drops it before (law 3).
   ///
   /// - Parameters:
-  ///   - count: how many.
-  ///   - byteCount: of each; rounded up to a multiple of 4096.
+  ///   - count: buffers of the largest size that there is room for.
+  ///   - byteCount: of the largest buffer, below 2 GiB; rounded up to a multiple of 4096.
   public func makePool<Memory: Visibility>(
     of memory: Memory.Type = Memory.self, count: Int, byteCount: Int
   ) throws(TransportError) -> DMAPool<Memory> {
+    guard byteCount <= 1 << 31 - 4096 else {
+      throw .outOfMemory(Memory.memory, byteCount: byteCount)
+    }
     let size = (max(byteCount, 1) + 4095) & ~4095
     let (total, overflow) = size.multipliedReportingOverflow(by: max(count, 1))
     guard !overflow else { throw .outOfMemory(Memory.memory, byteCount: .max) }

@@ -39,6 +39,8 @@ struct InterfaceReport: Codable, Sendable {
     var refused, blocked, malformed, dropped: UInt64
     /// What is out just now; 0 on a device at rest.
     var receiveBuffersOut, completionsPending, sendsUnderWay: Int
+    /// Of frames that the host reads from where they lie.
+    var memory: DMAStatistics
     /// Nil without a TAP device.
     var tap: Tap?
   }
@@ -169,6 +171,6 @@ extension InterfaceReport.Queue {
       malformed: statistics.malformed, dropped: statistics.dropped,
       receiveBuffersOut: statistics.buffersOut,
       completionsPending: statistics.completionsPending,
-      sendsUnderWay: statistics.sendsUnderWay)
+      sendsUnderWay: statistics.sendsUnderWay, memory: statistics.memory)
   }
 }

@@ -149,6 +149,8 @@ struct BenchReport: Encodable, Sendable {
   var copyShare: Double
   /// Signals to the host.
   var doorbells: UInt64
+  /// Of all channels together.
+  var memory: DMAStatistics
 
   var text: String {
     func time(_ microseconds: Double) -> String { "\(decimal(microseconds, 1)) µs" }
@@ -177,6 +179,8 @@ struct BenchReport: Encodable, Sendable {
           + (data == "bounced" ? "" : " (not spent)"),
       ],
       ["doorbells", "\(doorbells)"],
+      ["DMA memory", memory.useText],
+      ["copied", memory.copyText],
     ])
   }
 }

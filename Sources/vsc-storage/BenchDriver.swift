@@ -123,6 +123,7 @@ struct BenchPart: Sendable {
   var memory: String
   var copyNanoseconds: Double
   var doorbells: UInt64
+  var statistics: DMAStatistics
 }
 
 extension BenchReport {
@@ -147,6 +148,7 @@ extension BenchReport {
       data: parts.contains { $0.isBounced } ? "bounced" : "direct",
       dataMemory: parts.first?.memory ?? "", copyNanoseconds: copy,
       copyShare: copy * rate / Double(max(parts.count, 1)) / 1e9,
-      doorbells: parts.map(\.doorbells).reduce(0, +))
+      doorbells: parts.map(\.doorbells).reduce(0, +),
+      memory: parts.reduce(into: DMAStatistics()) { $0.add($1.statistics) })
   }
 }

@@ -40,7 +40,7 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
     _ queue: consuming StorageQueue<Ring, External>, _ pool: consuming DMAPool<External>,
     _ plan: BenchPlan, _ gate: BenchGate, index: Int
   ) {
-    bounces = plan.bounces || (pool.isScrubbed && External.memory == .hostVisible)
+    bounces = plan.bounces || pool.isBounced
     self.queue = queue
     self.pool = pool
     self.plan = plan
@@ -77,7 +77,13 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
       unsafe latencies.record(now &- begun[slot])
       if now >= stop || latencies.count &+ UInt64(queue.count) >= limit { continue }
       guard var buffer = completion.buffer.take() else { continue }
-      if unsafe bounces && isRead[slot] { copyOut(slot, &buffer) }
+      if bounces {
+        if unsafe isRead[slot] { copyOut(slot, &buffer) }
+        // As where each request has a buffer of its own: this one is scrubbed. There is one more than
+        // requests.
+        guard let fresh = pool.take() else { continue }
+        buffer = fresh
+      }
       if let failure = send(slot, buffer, now) { return finish(.failure(failure)) }
     }
     if let error = queue.failure { return finish(.failure(.storage(error))) }
@@ -187,7 +193,7 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   private mutating func copyOut(_ slot: Int, _ buffer: inout DMABuffer<External>) {
     let begun = beginCopy()
     var target = unsafe MutableRawSpan(_unsafeBytes: memory(of: slot))
-    buffer.copyOut(into: &target)
+    buffer.moveOut(from: 0, into: &target)
     endCopy(begun)
   }
 
@@ -212,10 +218,13 @@ struct BenchLoop<Ring: Visibility, External: Visibility>: Pollable, ~Copyable {
   // MARK: - The report
 
   private mutating func part() -> BenchPart {
-    BenchPart(
+    // Copies that are made to time them only do not count.
+    let statistics = pool.statistics
+    return BenchPart(
       latencies: latencies.record, nanoseconds: MonotonicClock.now() &- start,
       requests: latencies.count, isBounced: bounces, memory: "\(External.memory)",
-      copyNanoseconds: copyNanoseconds(), doorbells: queue.counters.doorbells)
+      copyNanoseconds: copyNanoseconds(), doorbells: queue.counters.doorbells,
+      statistics: statistics)
   }
 
   /// One copy of a block between the application's memory and DMA memory: as it was during the

@@ -15,7 +15,9 @@ struct InfoCommand: AsyncParsableCommand {
   var json = false
 
   func run() async throws {
-    let report = try await withDisk(disk) { DiskReport($0.information) }
+    let report = try await withDisk(disk) { disk in
+      DiskReport(disk.information, memory: await disk.memoryStatistics())
+    }
     print(json ? try jsonText(report) : report.text)
   }
 }
@@ -48,8 +50,11 @@ struct DiskReport: Encodable, Sendable {
   var ringMemory: String
   var dataMemory: String
   var data: String
+  /// Of the channels together; nil where it was not asked for.
+  var memory: DMAStatistics?
 
-  init(_ information: BlockDevice.Information) {
+  init(_ information: BlockDevice.Information, memory: DMAStatistics? = nil) {
+    self.memory = memory
     let disk = information.disk
     vendor = disk.vendor
     product = disk.product
@@ -83,7 +88,7 @@ struct DiskReport: Encodable, Sendable {
   }
 
   var text: String {
-    table([
+    var rows: [[String]] = [
       ["disk", [vendor, product, revision].filter { !$0.isEmpty }.joined(separator: " ")],
       ["serial", serial.isEmpty ? "-" : serial],
       ["size", "\(byteCount) bytes (\(humanBytes(Double(byteCount))))"],
@@ -101,6 +106,8 @@ struct DiskReport: Encodable, Sendable {
       ["channels", "\(channels)"],
       ["ring memory", ringMemory],
       ["data memory", "\(dataMemory), \(data)"],
-    ])
+    ]
+    if let memory { rows += [["DMA memory", memory.useText], ["copied", memory.copyText]] }
+    return table(rows)
   }
 }

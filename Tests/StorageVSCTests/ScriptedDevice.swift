@@ -125,9 +125,10 @@ struct SentPacket {
   var memory: UnsafeMutableRawBufferPointer {
     unsafe ranges.withUnsafeBytes { bytes in
       let count = unsafe Int(bytes.load(fromByteOffset: 8, as: UInt32.self))
+      let offset = unsafe UInt(bytes.load(fromByteOffset: 12, as: UInt32.self))
       let page = unsafe bytes.load(fromByteOffset: 16, as: UInt64.self)
       return unsafe UnsafeMutableRawBufferPointer(
-        start: UnsafeMutableRawPointer(bitPattern: UInt(page << 12)), count: count)
+        start: UnsafeMutableRawPointer(bitPattern: UInt(page << 12) + offset), count: count)
     }
   }
 }

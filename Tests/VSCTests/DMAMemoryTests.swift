@@ -55,7 +55,7 @@ import Testing
       unsafe buffer.copyIn(secret.span.bytes)
     }
     let first = unsafe pages.bytes[0]
-    #expect(first == 1 && !pool.isScrubbed)
+    #expect(first == 1 && !pool.isBounced)
   }
 
   @Test func buffersDoNotOverlapAndRunOut() throws {

@@ -1,55 +1,105 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Dispatch
 import VSC
 
-/// Moves 4 KiB out of buffers that the host could see, which leaves zeros behind, beside copies that
-/// leave them as they are. Prints nanoseconds of each, tab between.
+/// Bounces 4 KiB and 256 KiB in both directions through buffers that the host could see, beside copies
+/// of the same bytes. Prints a line for each: name, nanoseconds of it, and of the copy, tab between.
 func runBounce(_ count: Int) throws {
-  let device = try HeapDevice(.event, .hostVisible)
   let worker = try Worker(.init(name: "bounce"))
-  let owner = Device(device, workers: [worker])
   defer { worker.stop() }
-  try blocking { done in
-    // A primary channel decides what the pool's memory is.
-    try await BounceVSC(count: count).start(owner)
-    done.signal()
+  let device = Device(try HeapDevice(.event, .hostVisible), workers: [worker])
+  // Sizes of requests, and how many of them are under way.
+  for (byteCount, buffers) in [(4096, 64), (4096, 256), (256 << 10, 4)] {
+    let pool: DMAPool<HostVisible> = try device.makePool(count: buffers, byteCount: byteCount)
+    var bench = Bounces(pool, byteCount, buffers)
+    for reads in [true, false] {
+      var best = (bounced: UInt64.max, copied: UInt64.max)
+      // The best of many rounds: what else the machine does only makes a round longer.
+      for _ in 0..<max(count, 1) {
+        best.copied = min(best.copied, bench.copy())
+        best.bounced = min(best.bounced, reads ? bench.read() : bench.write())
+      }
+      let (size, each) = (byteCount >> 10, Double(buffers))
+      print(
+        "\(size) KiB at depth \(buffers), \(reads ? "read" : "write")\t\(Double(best.bounced) / each)"
+          + "\t\(Double(best.copied) / each)")
+    }
   }
 }
 
-private struct BounceVSC: VSC {
-  static var deviceClass: DeviceClass { .scsi }
+/// The application's memory, and the requests' buffers.
+@safe
+private struct Bounces: ~Copyable {
+  var pool: DMAPool<HostVisible>
+  let byteCount: Int
   let count: Int
+  let application: UnsafeMutableRawPointer
+  let copies: UnsafeMutableRawPointer
+  /// Under way, the first one first.
+  let buffers: UnsafeMutablePointer<DMABuffer<HostVisible>?>
 
-  func start<Ring: Visibility, External: Visibility>(
-    _ channel: consuming sending Channel<Ring, External>, of device: Device, on worker: Worker
-  ) async throws {
-    // As many as requests are under way at depth 256.
-    let buffers = 256
-    var pool: DMAPool<External> = try device.makePool(count: 1, byteCount: buffers * 4096)
-    guard var buffer = pool.take() else { throw WrongPacket() }
-    let target = UnsafeMutableRawBufferPointer.allocate(byteCount: buffers * 4096, alignment: 4096)
-    defer { unsafe target.deallocate() }
-    unsafe target.initializeMemory(as: UInt8.self, repeating: 1)
-    guard let to = target.baseAddress else { return }
-    var best = (moved: UInt64.max, copied: UInt64.max)
-    // The best of many rounds: what else the machine does only makes a round longer.
-    for _ in 0..<max(count, 1) {
-      let start = MonotonicClock.now()
-      for offset in stride(from: 0, to: buffers * 4096, by: 4096) {
-        unsafe buffer.bytes.withUnsafeBytes { from in
-          guard let from = from.baseAddress else { return }
-          unsafe (to + offset).copyMemory(from: from + offset, byteCount: 4096)
+  init(_ pool: consuming DMAPool<HostVisible>, _ byteCount: Int, _ count: Int) {
+    self.pool = pool
+    self.byteCount = byteCount
+    self.count = count
+    unsafe application = .allocate(byteCount: count * byteCount, alignment: 4096)
+    unsafe copies = .allocate(byteCount: count * byteCount, alignment: 4096)
+    unsafe application.initializeMemory(as: UInt8.self, repeating: 1, count: count * byteCount)
+    unsafe copies.initializeMemory(as: UInt8.self, repeating: 2, count: count * byteCount)
+    unsafe buffers = .allocate(capacity: count)
+    for index in 0..<count { unsafe (buffers + index).initialize(to: nil) }
+  }
+
+  deinit {
+    unsafe buffers.deinitialize(count: count)
+    unsafe buffers.deallocate()
+    unsafe application.deallocate()
+    unsafe copies.deallocate()
+  }
+
+  /// Nanoseconds of bare copies.
+  func copy() -> UInt64 {
+    let start = MonotonicClock.now()
+    for index in 0..<count {
+      let offset = index &* byteCount
+      unsafe (application + offset).copyMemory(from: copies + offset, byteCount: byteCount)
+    }
+    return MonotonicClock.now() &- start
+  }
+
+  /// Nanoseconds from the completions of reads until their buffers are free.
+  mutating func read() -> UInt64 {
+    for index in 0..<count {
+      // What the device has written.
+      var buffer = pool.take()
+      buffer?.withMutableBytes(byteCount) { bytes in
+        for offset in stride(from: 0, to: byteCount, by: 8) {
+          bytes.storeBytes(of: 3, toByteOffset: offset, as: UInt64.self)
         }
       }
-      let between = MonotonicClock.now()
-      for offset in stride(from: 0, to: buffers * 4096, by: 4096) {
-        var span = unsafe MutableRawSpan(_unsafeStart: to + offset, byteCount: 4096)
-        buffer.moveOut(from: offset, into: &span)
-      }
-      let end = MonotonicClock.now()
-      best = (min(best.moved, end - between), min(best.copied, between - start))
+      unsafe buffers[index] = consume buffer
     }
-    print("\(Double(best.moved) / Double(buffers))\t\(Double(best.copied) / Double(buffers))")
+    let start = MonotonicClock.now()
+    for index in 0..<count {
+      var span = unsafe MutableRawSpan(
+        _unsafeStart: application + index &* byteCount, byteCount: byteCount)
+      unsafe buffers[index]?.moveOut(from: 0, into: &span)
+      unsafe buffers[index] = nil
+    }
+    return MonotonicClock.now() &- start
+  }
+
+  /// Nanoseconds until the buffers of writes are filled, and from their completions until they are free.
+  mutating func write() -> UInt64 {
+    let start = MonotonicClock.now()
+    for index in 0..<count {
+      let bytes = unsafe RawSpan(
+        _unsafeStart: application + index &* byteCount, byteCount: byteCount)
+      var buffer = pool.take()
+      buffer?.copyIn(bytes)
+      unsafe buffers[index] = consume buffer
+    }
+    for index in 0..<count { unsafe buffers[index] = nil }
+    return MonotonicClock.now() &- start
   }
 }
