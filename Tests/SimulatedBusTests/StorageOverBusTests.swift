@@ -69,6 +69,9 @@ import VSC
     #expect(try await bed.disk.read(at: 0, count: 4099).allSatisfy { $0 == 0 })
     #expect(
       try await bed.disk.read(at: 4099 + 700_001, count: 5000).allSatisfy { $0 == 0 })
+    let memory = try #require(await bed.disk.memoryStatistics())
+    #expect(memory.inUse == 0 && memory.lost == 0)
+    #expect(isBounced ? memory.scrubbed >= 2 * 700_001 : memory.scrubbed == 0)
     await bed.close()
   }
 

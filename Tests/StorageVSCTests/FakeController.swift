@@ -289,7 +289,7 @@ final class Machine: Sendable {
     byteCount: Int = 1 << 20, timeout: UInt64 = 30_000_000_000,
     resetTimeout: UInt64 = 10_000_000_000, depth: Int = 8, bufferByteCount: Int = 65536,
     channels: Int = 1, offered: Int? = nil, lun: UInt8? = 0, retry: RetryPolicy = RetryPolicy(),
-    ringByteCount: Int = 64 * 1024,
+    ringByteCount: Int = 64 * 1024, poolByteCount: Int? = nil,
     _ change: (inout FakeController.Control) -> Void = { _ in }
   ) async throws {
     let offered = offered ?? channels
@@ -316,8 +316,8 @@ final class Machine: Sendable {
       StorageVSC.Configuration(
         lun: lun,
         controller: StorageController.Configuration(
-          depth: depth, bufferByteCount: bufferByteCount, timeout: timeout,
-          resetTimeout: resetTimeout, retry: retry)))
+          depth: depth, bufferByteCount: bufferByteCount, poolByteCount: poolByteCount,
+          timeout: timeout, resetTimeout: resetTimeout, retry: retry)))
   }
 
   deinit {

@@ -42,6 +42,7 @@ final class ScriptedTransport: DeviceTransport, @unchecked Sendable {
   /// The primary channel, then the subchannels.
   let channels: [ScriptedRings]
   let confidentiality: Confidentiality
+  private let allocated = Lock<[HeapPages]>([])
 
   init(
     ringByteCount: Int = 64 * 1024, confidentiality: Confidentiality = .hostVisible,
@@ -72,9 +73,20 @@ final class ScriptedTransport: DeviceTransport, @unchecked Sendable {
     _ memory: MemoryVisibility, byteCount: Int
   ) throws(TransportError) -> DMAPages {
     let owner = HeapPages(byteCount: byteCount)
+    allocated.withLock { $0.append(owner) }
     return unsafe DMAPages(
       start: owner.start, byteCount: byteCount, pageNumbers: owner.numbers, isScrubbed: true,
       owner: owner)
+  }
+
+  /// Bytes of DMA memory that are not zero.
+  var usedByteCount: Int {
+    allocated.withLock { pages in
+      pages.reduce(0) { sum, pages in
+        let bytes = unsafe UnsafeRawBufferPointer(start: pages.start, count: pages.byteCount)
+        return unsafe sum + bytes.count { $0 != 0 }
+      }
+    }
   }
 
   var properties: [DeviceProperty] { [] }
@@ -93,10 +105,12 @@ final class ScriptedTransport: DeviceTransport, @unchecked Sendable {
 /// Memory whose "guest page numbers" are addresses in this process.
 @safe
 final class HeapPages: @unchecked Sendable {
+  let byteCount: Int
   let start: UnsafeMutableRawPointer
   let numbers: UnsafeMutablePointer<GPN>
 
   init(byteCount: Int) {
+    self.byteCount = byteCount
     unsafe start = .allocate(byteCount: byteCount, alignment: 4096)
     unsafe start.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
     unsafe numbers = .allocate(capacity: byteCount / 4096)
