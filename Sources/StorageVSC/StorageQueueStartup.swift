@@ -38,7 +38,13 @@ extension StorageQueue {
           var target = copy.mutableSpan
           var bytes = unsafe target.mutableBytes
           var part = bytes._mutatingExtracting(first: moved)
-          buffer.copyOut(into: &part)
+          // No data of anybody's, so it is not counted with that.
+          unsafe part.withUnsafeMutableBytes { part in
+            unsafe buffer.bytes.withUnsafeBytes { bytes in
+              unsafe part.copyMemory(
+                from: UnsafeRawBufferPointer(rebasing: bytes.prefix(part.count)))
+            }
+          }
           answer = consume buffer
         }
         try perform(startup.answered(result, unsafe copy.span.bytes.extracting(first: moved)))
