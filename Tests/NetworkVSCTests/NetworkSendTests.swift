@@ -56,6 +56,9 @@ import Testing
     let statistics = bed.queue.statistics
     #expect(statistics.sections == 1 && statistics.sentPackets == 3 && statistics.sentBytes == 183)
     #expect(statistics.sendsUnderWay == 0 && statistics.refused == 0)
+    // The host could see it: the section is free, so it is zero.
+    #expect(section(packet, bed).allSatisfy { $0 == 0 })
+    #expect(statistics.memory.scrubbed >= 3 * 112)
   }
 
   @Test func noMoreMessagesInASectionThanTheHostTakes() throws {
