@@ -3,6 +3,7 @@
 import Platform
 import StorageProtocol
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import StorageVSC
