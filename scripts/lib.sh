@@ -248,7 +248,7 @@ step() {
     flock 9
     [[ $steps_together == no ]] || announce_step
     end_step
-  } 9>"$scratch/steps.lock"
+  } 9>"$step_logs/.lock"
 }
 
 announce_step() { printf '%s%s%s\n' "$bold" "$name" "$plain"; }
