@@ -50,12 +50,10 @@ static inline int vmbus_wait_for_child(int child) {
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
-/// Becomes another user for good, with no group but its own. Returns 0 or -errno.
+/// Becomes another user for good, with no group but its own: root loses all of its ids. Returns 0 or
+/// -errno.
 static inline int vmbus_become(uint32_t user) {
-  if (setgroups(0, NULL) != 0 || setresgid(user, user, user) != 0 ||
-      setresuid(user, user, user) != 0) {
-    return -errno;
-  }
+  if (setgroups(0, NULL) != 0 || setgid(user) != 0 || setuid(user) != 0) return -errno;
   return 0;
 }
 
