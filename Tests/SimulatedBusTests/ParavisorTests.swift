@@ -19,10 +19,13 @@ import VSC
 
     init(
       _ flags: OfferFlags = .confidential, offersConfidential: Bool = true,
-      grantsConfidential: Bool = true, kind: IsolatedMachine.Kind = .sevSNP,
+      grantsConfidential: Bool = true, hostRelids: ClosedRange<ChannelID> = ChannelID.valid,
+      kind: IsolatedMachine.Kind = .sevSNP,
       name: String = #function
     ) throws {
-      host = try SimulatedHost(path: socketPath(name))
+      var hosts = SimulatedHost.Configuration()
+      hosts.server.channelIDs = hostRelids
+      host = try SimulatedHost(path: socketPath(name), hosts)
       host.add(EchoVSP())
       var configuration = SimulatedHost.Configuration()
       configuration.hostPath = host.path
@@ -171,6 +174,41 @@ import VSC
     for device in bus.devices { #expect(try await echo(device) == 10_000) }
     bed.host.revoke(added)
     try await eventually { bus.devices.count == 2 }
+    await bus.disconnect()
+    bed.stop()
+  }
+
+  /// Relids are unique over both: a host that gives out the paravisor's is not passed on.
+  @Test func aHostCannotTakeTheParavisorsRelids() async throws {
+    let bed = try Bed(hostRelids: 1024...1030)
+    let bus = try await bed.connect()
+    #expect(bus.devices.map(\.identity.instance) == [Self.paravisors])
+    #expect(bed.paravisor.refusals == 1)
+    for device in bus.devices { #expect(try await echo(device) == 10_000) }
+    await bus.disconnect()
+    bed.stop()
+  }
+
+  /// Memory that was host-visible is private again when it is needed, and the other way round.
+  @Test func pagesChangeTheirKindAsTheyAreNeeded() async throws {
+    let bed = try Bed()
+    let bus = try await bed.connect { $0.memoryByteCount = 4 << 20 }
+    let pages = bus.core.machine.pages
+    // All of it, in one kind after the other: 8 MiB without what SynICs and hypercalls have.
+    for _ in 0..<3 {
+      for memory in MemoryVisibility.allCases {
+        let all = try pages.allocate(memory, byteCount: 5 << 20, use: "test")
+        let bytes = unsafe UnsafeMutableRawBufferPointer(start: all.start, count: all.byteCount)
+        // What the other kind held is gone.
+        let isZero = unsafe bytes.allSatisfy { $0 == 0 }
+        #expect(isZero)
+        unsafe bytes.initializeMemory(as: UInt8.self, repeating: 0xA5)
+        #expect(throws: TransportError.outOfMemory(memory, byteCount: 5 << 20)) {
+          _ = try pages.allocate(memory, byteCount: 5 << 20, use: "test")
+        }
+      }
+    }
+    for device in bus.devices { #expect(try await echo(device) == 10_000) }
     await bus.disconnect()
     bed.stop()
   }
