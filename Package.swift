@@ -157,7 +157,7 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
-      name: "ProgramSupport", dependencies: ["CLinux", arguments, system],
+      name: "ProgramSupport", dependencies: ["CLinux", "Platform", arguments, system],
       swiftSettings: settings),
     .target(
       name: "DriverProgram",
@@ -189,7 +189,10 @@ let package = Package(
       swiftSettings: settings),
     .executableTarget(
       name: "vmbusctl",
-      dependencies: ["DriverProgram", "SimulatedBus", "VMBus", "VMBusUIO", "VSC", arguments],
+      dependencies: [
+        "DriverProgram", "Platform", "ProgramSupport", "SimulatedBus", "VMBus", "VMBusUIO", "VSC",
+        arguments,
+      ],
       swiftSettings: settings),
 
     // The driver that README.md shows.

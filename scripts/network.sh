@@ -47,7 +47,7 @@ network_host() {
     --control "$scratch/$name.control" --spin 100 "$@"
 }
 
-network_host_answers() { "$programs/vmbusctl" list --host "$scratch/$1" | grep -q network; }
+network_host_answers() { "$programs/vmbusctl" list --host "$scratch/$1" "${@:2}" | grep -q network; }
 
 # network_driver NAME HOST INTERFACE OPTION...: joins a host's device to an interface of the guest's
 # namespace; it tells what it does at $scratch/NAME.stats.

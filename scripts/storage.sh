@@ -17,11 +17,13 @@ host() {
 }
 
 # Whether a host answers.
-host_answers() { "$programs/vmbusctl" list --host "$scratch/$1"; }
+host_answers() { "$programs/vmbusctl" list --host "$scratch/$1" "${@:2}"; }
 
-# export_disk NAME HOST NUMBER: the driver of a disk, which it serves as NBD at $scratch/NAME.
+# export_disk NAME HOST NUMBER [OPTION...]: the driver of a disk, which it serves as NBD at
+# $scratch/NAME.
 export_disk() {
-  launch "$1" "$programs/vsc-storage" export --host "$scratch/$2" --device "$3" --socket "$scratch/$1"
+  launch "$1" "$programs/vsc-storage" export --host "$scratch/$2" --device "$3" --socket "$scratch/$1" \
+    "${@:4}"
 }
 
 # The address of an export, for people who speak NBD.

@@ -57,14 +57,14 @@ public final class SimulatedHost: Sendable {
   /// - Parameter devices: those that the first guest finds already.
   public init(
     path: String, _ configuration: Configuration = Configuration(),
-    devices: [(vsp: any VSP, faults: [FaultPlan])] = []
+    devices: [HostDevice] = []
   ) throws(Errno) {
     listener = try Listener(path)
     self.path = path
     core = try HostCore(configuration)
     let (core, listener) = (core, listener)
     self.devices = devices.map { [core] in
-      DeviceID(index: core.add(HostDevice(vsp: $0.vsp, faults: $0.faults)))
+      DeviceID(index: core.add($0))
     }
     core.control.watch(listener.socket.owned.rawValue) {
       do throws(Errno) {
@@ -78,12 +78,13 @@ public final class SimulatedHost: Sendable {
   }
 
   /// Gives all guests, present and future, a device.
-  ///
-  /// - Parameter vtl: 0 for guests, 2 for what only a paravisor is to see.
   @discardableResult
   public func add(_ vsp: any VSP, faults: [FaultPlan] = [], vtl: UInt8 = 0) -> DeviceID {
-    DeviceID(index: core.add(HostDevice(vsp: vsp, faults: faults, vtl: vtl)))
+    add(HostDevice(vsp, faults: faults, vtl: vtl))
   }
+
+  @discardableResult
+  public func add(_ device: HostDevice) -> DeviceID { DeviceID(index: core.add(device)) }
 
   /// Takes a device back from all guests.
   public func revoke(_ device: DeviceID) { core.revoke(device.index) }
@@ -116,10 +117,17 @@ public final class SimulatedHost: Sendable {
 }
 
 /// A device as the host keeps it.
-struct HostDevice: Sendable {
-  let vsp: any VSP
-  let faults: [FaultPlan]
-  var vtl: UInt8 = 0
+public struct HostDevice: Sendable {
+  public var vsp: any VSP
+  public var faults: [FaultPlan]
+  /// 0 for guests, 2 for what only a paravisor is to see.
+  public var vtl: UInt8
+
+  public init(_ vsp: any VSP, faults: [FaultPlan] = [], vtl: UInt8 = 0) {
+    self.vsp = vsp
+    self.faults = faults
+    self.vtl = vtl
+  }
 }
 
 /// What the host's guests share. Everything that changes belongs to the control thread.

@@ -7,12 +7,12 @@ import Synchronization
 /// The host's devices of one kind, as they are taken back and offered again.
 final class DeviceOffers: Sendable {
   private let host: SimulatedHost
-  private let devices: [(vsp: any VSP, faults: [FaultPlan])]
+  private let devices: [HostDevice]
   private let offered: Lock<[Int: SimulatedHost.DeviceID]>
 
   /// - Parameter first: the place of the first one among all devices of the host, which has offered
   ///   them.
-  init(_ host: SimulatedHost, _ devices: [(vsp: any VSP, faults: [FaultPlan])], first: Int) {
+  init(_ host: SimulatedHost, _ devices: [HostDevice], first: Int) {
     self.host = host
     self.devices = devices
     var offered: [Int: SimulatedHost.DeviceID] = [:]
@@ -30,7 +30,7 @@ final class DeviceOffers: Sendable {
   func offer(_ index: Int) {
     offered.withLock { offered in
       guard offered[index] == nil else { return }
-      offered[index] = host.add(devices[index].vsp, faults: devices[index].faults)
+      offered[index] = host.add(devices[index])
     }
   }
 }

@@ -135,19 +135,18 @@ struct HostProgram: ParsableCommand {
     let controllers = try Controllers(
       disk, faults: fault, subchannels: UInt16(subchannels ?? workerConfigurations.count - 1),
       logger: logger)
-    var devices: [(vsp: any VSP, faults: [FaultPlan])] = controllers.devices
-      .filter { $0.vtl == 0 }.map { ($0.vsp, $0.faults) }
+    let disks = controllers.devices.map { HostDevice($0.vsp, faults: $0.faults, vtl: $0.vtl) }
     let networks = try NetworkDevices(nic, faults: nicFault, logger: logger)
-    let firstNIC = devices.count
-    devices += networks.devices.map { ($0.vsp, $0.faults) }
+    let nics = networks.devices.map { HostDevice($0.vsp, faults: $0.faults) }
+    var devices = disks + nics
     if let balloon {
       let device = BalloonVSP(
         instance: "5d15c000-0000-4000-8000-0000000b0001", pages: UInt64(balloon) * 256,
         logger: logger)
-      devices.append((device, []))
+      devices.append(HostDevice(device))
     }
     let components = IntegrationDevices(integration, logger: logger)
-    devices += components.devices.map { ($0, []) }
+    devices += components.devices.map { HostDevice($0) }
     let host: SimulatedHost
     do throws(Errno) {
       host = try SimulatedHost(path: socket, configuration, devices: devices)
@@ -157,9 +156,6 @@ struct HostProgram: ParsableCommand {
       throw ProgramFailure(.usage, "a processor of --cpu is not one that this process may use")
     } catch {
       throw ProgramFailure(.cannotCreate, "\(socket): \(error)")
-    }
-    for device in controllers.devices where device.vtl != 0 {
-      host.add(device.vsp, faults: device.faults, vtl: device.vtl)
     }
     if let user {
       do throws(Errno) { try Privileges.drop(to: user) } catch {
@@ -171,15 +167,15 @@ struct HostProgram: ParsableCommand {
     var pipe: ControlPipe?
     if let control {
       do throws(Errno) {
-        let nics = DeviceOffers(host, networks.devices.map { ($0.vsp, $0.faults) }, first: firstNIC)
-        let disks = DeviceOffers(host, controllers.devices.map { ($0.vsp, $0.faults) }, first: 0)
+        let diskOffers = DeviceOffers(host, disks, first: 0)
+        let nicOffers = DeviceOffers(host, nics, first: disks.count)
         pipe = try ControlPipe(path: control) { line in
           if line.hasPrefix("nic ") {
-            networks.execute(String(line.dropFirst(4)), nics)
+            networks.execute(String(line.dropFirst(4)), nicOffers)
           } else if line.hasPrefix("integration ") {
             components.execute(String(line.dropFirst(12)))
           } else {
-            controllers.execute(line, disks)
+            controllers.execute(line, diskOffers)
           }
         }
       } catch {

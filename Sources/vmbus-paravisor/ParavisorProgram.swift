@@ -81,7 +81,7 @@ struct ParavisorProgram: AsyncParsableCommand {
     } catch {
       throw ProgramFailure(.unavailable, "\(host): \(error)")
     }
-    let devices = try disk.map { (vsp: try $0.device(disks) as any VSP, faults: [FaultPlan]()) }
+    let devices = try disk.map { HostDevice(try $0.device(disks)) }
     let paravisor: SimulatedHost
     do throws(Errno) {
       paravisor = try SimulatedHost(path: socket, configuration, devices: devices)

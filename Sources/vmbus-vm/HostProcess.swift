@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
-import CLinux
-import Platform
 import ProgramSupport
-import SystemPackage
 
 /// A host of this machine's own: vmbus-host as a child, which ends with it.
 struct HostProcess {
@@ -40,50 +37,20 @@ struct HostProcess {
   }
 
   let path: String
-  private let process: Int32
-  private static let secondsToStart = 10
+  private let process: ChildProcess
 
   init(_ options: Options, verbose: Bool) throws {
     path = "/tmp/vmbus-vm-\(UInt64.random(in: 0 ... .max)).sock"
-    var command = [siblingProgram("vmbus-host"), "--socket", path]
-    for disk in options.disk { command += ["--disk", disk] }
-    for nic in options.nic { command += ["--nic", nic] }
-    if let balloon = options.balloon { command += ["--balloon", "\(balloon)"] }
-    if let integration = options.integration { command += ["--integration", integration] }
-    command += options.hostArgument
-    if verbose { command.append("--verbose") }
-    var arguments = unsafe command.map { unsafe strdup($0) }
-    unsafe arguments.append(nil)
-    defer { for index in 0..<command.count { unsafe free(arguments[index]) } }
-    process = unsafe vmbus_spawn(&arguments)
-    guard process > 0 else {
-      throw ProgramFailure(.unavailable, "\(command[0]): \(Errno(rawValue: -process))")
-    }
-    try waitUntilItListens()
+    var arguments = ["--socket", path]
+    for disk in options.disk { arguments += ["--disk", disk] }
+    for nic in options.nic { arguments += ["--nic", nic] }
+    if let balloon = options.balloon { arguments += ["--balloon", "\(balloon)"] }
+    if let integration = options.integration { arguments += ["--integration", integration] }
+    arguments += options.hostArgument
+    if verbose { arguments.append("--verbose") }
+    process = try ChildProcess("vmbus-host", arguments)
+    try process.waitUntilItListens(at: path)
   }
 
-  private func waitUntilItListens() throws {
-    for _ in 0..<Self.secondsToStart * 20 {
-      if (try? PacketSocket(connectingTo: path)) != nil { return }
-      // It says itself what is wrong with its arguments.
-      if let status = ended() {
-        throw ProgramFailure(.unavailable, "vmbus-host ended with status \(status)")
-      }
-      vmbus_sleep_milliseconds(50)
-    }
-    end()
-    throw ProgramFailure(.unavailable, "vmbus-host does not listen")
-  }
-
-  /// The child's status when it has ended.
-  private func ended() -> Int32? {
-    var status: Int32 = 0
-    guard unsafe waitpid(process, &status, WNOHANG) == process else { return nil }
-    return status & 0x7F == 0 ? status >> 8 & 0xFF : 128 + status & 0x7F
-  }
-
-  func end() {
-    vmbus_terminate(process)
-    _ = vmbus_wait_for_child(process)
-  }
+  func end() { process.end() }
 }

@@ -61,7 +61,7 @@ import VSC
     var configuration = SimulatedHost.Configuration()
     configuration.capture = try Capture(path: path)
     let host = try SimulatedHost(
-      path: socketPath("capture"), configuration, devices: [(EchoVSP(), [])])
+      path: socketPath("capture"), configuration, devices: [HostDevice(EchoVSP())])
     let bus = try await SimulatedBus.connect(path: host.path)
     let worker = try Worker(.init(name: "echo"))
     let transport = try #require(bus.devices.first)
