@@ -163,8 +163,16 @@ guest() { run_by commands "$@"; }
 run_by() {
   local channel=$1 token=$BASHPID.$RANDOM answer status out err
   shift
+  [[ ! -e $scratch/$guest.silent ]] || {
+    say "$guest does not answer any more." >&2
+    return 1
+  }
   printf '%s %s %s\n' "$token" "$guest_seconds" "$(base64 -w 0 <<<"$*")" >"$scratch/$guest.$channel"
-  answer=$(await $((guest_seconds + 10)) "$bed_logs/$guest.$channel" "^$token .* end")
+  # What answers ends a command that takes too long: when nothing comes, the guest stands still.
+  answer=$(await $((guest_seconds + 10)) "$bed_logs/$guest.$channel" "^$token .* end") || {
+    touch "$scratch/$guest.silent"
+    return 1
+  }
   read -r _ status out err _ <<<"$answer"
   base64 -d <<<"${err%.}" >&2
   base64 -d <<<"${out%.}"
