@@ -7,6 +7,10 @@
 bed_host_products=(vmbus-host vmbus-vm)
 bed_modules=devices
 
+# QEMU's emulated processors lose a guest with several processors now and then (a triple fault, or it stands
+# still) while another one works beside it: one after the other.
+bed_together=no
+
 usual_processors() { say 2; }
 
 guest_started() { :; }
