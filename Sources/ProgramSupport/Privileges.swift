@@ -5,7 +5,8 @@ public import SystemPackage
 
 /// What a process gives away for good.
 public enum Privileges {
-  /// Goes on as another user.
+  /// Goes on as another user. Where the main function is asynchronous, the thread that the program began
+  /// with has ended for the C library by then: it sleeps for ever, and keeps its ids.
   public static func drop(to user: UInt32) throws(Errno) {
     let result = vmbus_become(user)
     guard result == 0 else { throw Errno(rawValue: -result) }
