@@ -13,7 +13,7 @@ final class GuestMonitor: @unchecked Sendable {
   /// The page that the guest triggers in, as it is mapped here.
   private var page: UnsafeMutableRawPointer?
   /// What stands for the signal of each open channel that has a monitor.
-  private var doorbells: [MonitorID: Partition.DoorbellBox] = [:]
+  private var doorbells: [MonitorID: EventBox] = [:]
   fileprivate private(set) var isOver = false
 
   /// How long a trigger waits at most, in nanoseconds.
@@ -31,7 +31,7 @@ final class GuestMonitor: @unchecked Sendable {
     unsafe page = try memory.page(pages.childToParent / 4096, in: view).start
   }
 
-  func watch(_ monitor: MonitorID?, _ doorbell: Partition.DoorbellBox) {
+  func watch(_ monitor: MonitorID?, _ doorbell: EventBox) {
     if let monitor { doorbells[monitor] = doorbell }
   }
 

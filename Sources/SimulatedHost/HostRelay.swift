@@ -26,7 +26,7 @@ final class HostRelay {
   private let processor: Int
   private let interrupt: EventDescriptor
   /// What the host signals in place of the guest's processors.
-  private let proxies: [OwnedEvent]
+  private let proxies: [EventBox]
   /// The channels of the host that the guest has been offered.
   private var channels: Set<ChannelID> = []
   /// The host's GPADLs by the guest's ids of them.
@@ -42,7 +42,7 @@ final class HostRelay {
 
   init(
     _ partition: Partition, _ path: String, _ memory: GuestMemory, _ join: LinkJoin,
-    interrupts proxies: [OwnedEvent]
+    interrupts proxies: [EventBox]
   ) throws(GuestMemoryError) {
     guard !proxies.isEmpty else { throw .system(.invalidArgument) }
     self.partition = partition

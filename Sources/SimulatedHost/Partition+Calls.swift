@@ -114,14 +114,14 @@ extension Partition {
     do throws(GuestMemoryError) {
       let memory = try GuestMemory(
         regions, boundaryBit: join.boundaryBit, fileCount: files, from: message)
-      var proxies: [OwnedEvent] = []
+      var proxies: [EventBox] = []
       for index in files..<(files + processors + hostInterrupts) {
         guard let event = message.takeDescriptor(index), EventDescriptor.adopt(event.rawValue)
         else { return .invalidParameter }
         if index < files + processors {
           synICs.append(GuestSynIC(memory, interrupt: event))
         } else {
-          proxies.append(OwnedEvent(event))
+          proxies.append(EventBox(event))
         }
       }
       self.memory = memory
@@ -169,12 +169,12 @@ extension Partition {
     }
   }
 
-  func doorbell(_ connectionID: UInt32) throws(Errno) -> DoorbellBox {
+  func doorbell(_ connectionID: UInt32) throws(Errno) -> EventBox {
     if let box = doorbells[connectionID] { return box }
     guard memory != nil, doorbells.count < Self.maximumDoorbells else {
       throw .tooManyOpenFiles
     }
-    let box = try DoorbellBox()
+    let box = try EventBox()
     doorbells[connectionID] = box
     return box
   }
@@ -273,11 +273,4 @@ extension Partition {
     case .failure(let refusal): return refusal.status
     }
   }
-}
-
-/// A box, since arrays hold no noncopyable values.
-final class OwnedEvent: Sendable {
-  let event: EventDescriptor
-
-  init(_ owned: consuming OwnedDescriptor) { event = EventDescriptor(owned) }
 }

@@ -102,7 +102,7 @@ extension Partition {
     }
   }
 
-  private func doorbellOfChannel(_ connectionID: UInt32) throws(OpenFault) -> DoorbellBox {
+  private func doorbellOfChannel(_ connectionID: UInt32) throws(OpenFault) -> EventBox {
     do throws(Errno) { return try doorbell(connectionID) } catch { throw .system(error) }
   }
 }

@@ -31,7 +31,7 @@ final class Partition: @unchecked Sendable {
   private var heldPosts: [[UInt8]] = []
   var server: ControlServer
   /// They stay until the guest leaves, which may have bound one for good.
-  var doorbells: [UInt32: DoorbellBox] = [:]
+  var doorbells: [UInt32: EventBox] = [:]
   let gpadls = GPADLTable()
   /// GPADLs that the guest wants back while a device uses them.
   var leaving: [GPADLID: GPADLEntry] = [:]
@@ -53,13 +53,6 @@ final class Partition: @unchecked Sendable {
     let interrupt: ChannelInterrupt
     let connectionID: UInt32
     let monitor: MonitorID?
-  }
-
-  /// A box, since dictionaries hold no noncopyable values.
-  final class DoorbellBox: Sendable {
-    let event: EventDescriptor
-
-    init() throws(Errno) { event = try EventDescriptor() }
   }
 
   init(_ host: HostCore, number: Int, socket: consuming PacketSocket) {

@@ -51,8 +51,6 @@ public struct SynICMessageHeader: WireLayout, Equatable {
     visitor.integer("sender", &sender)
   }
 
-  /// Offset of `flags`.
-  public static let flagsOffset = 5
   public static let messagePending: UInt8 = 1
 }
 

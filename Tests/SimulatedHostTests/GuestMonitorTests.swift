@@ -13,10 +13,10 @@ import VMBus
 
   static func makeMonitor(
     _ bed: GuestSynICTests.Bed, _ number: UInt8
-  ) throws -> (monitor: GuestMonitor, doorbell: Partition.DoorbellBox) {
+  ) throws -> (monitor: GuestMonitor, doorbell: EventBox) {
     let monitor = GuestMonitor(bed.memory)
     try monitor.setPages(pages, in: .hostVisible)
-    let doorbell = try Partition.DoorbellBox()
+    let doorbell = try EventBox()
     monitor.watch(MonitorID(number), doorbell)
     return (monitor, doorbell)
   }
