@@ -2,7 +2,7 @@
 
 import ArgumentParser
 import DriverProgram
-import Foundation
+import FoundationEssentials
 import Platform
 import ProgramSupport
 
