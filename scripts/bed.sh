@@ -84,6 +84,15 @@ character_device() {
 # bed_start GUEST...: starts the machines, without waiting for the guests.
 bed_start() {
   local guest channel held
+  if [[ -z $bed_nested ]]; then
+    bed_nested=no
+    if kvm_works >/dev/null; then
+      say 'KVM works here: the guests run on this machine.'
+    else
+      say 'KVM can not run these guests here: they run on emulated machines.'
+      bed_nested=yes
+    fi
+  fi
   for guest in "$@"; do
     # Held open for writing, so that it never ends.
     for channel in "${bed_channels[@]}"; do
@@ -91,46 +100,51 @@ bed_start() {
       # shellcheck disable=SC2034
       exec {held}<>"$scratch/$guest.$channel"
     done
-  done
-  if kvm_works >/dev/null; then
-    say 'KVM works here: the guests run on this machine.'
-    for guest in "$@"; do
+    if [[ $bed_nested == yes ]]; then
+      start_nested
+    else
       guest_script file "$bed_logs" "$scratch/l1/files" >"$scratch/$guest.script"
-      launch "$guest" sh "$scratch/$guest.script"
-    done
-  else
-    say 'KVM can not run these guests here: they run on an emulated machine.'
-    start_nested "$@"
-  fi
-  for guest in "$@"; do guest_started; done
+      launch "$guest" sh -c "sh '$scratch/$guest.script'; echo \"It ended with status \$?.\" >'$bed_logs/$guest.l1'"
+    fi
+    guest_started
+  done
 }
 
+# Whether the guests run on emulated machines; not known at first.
+bed_nested=''
+
+# A machine of its own for each guest, with one processor: QEMU's threads lose nested guests where several
+# of them emulate one machine (a triple fault, or a guest that stands still), and are slower together.
 start_nested() {
-  local guest channel
-  arguments=(-nodefaults -no-reboot -display none -machine q35 -accel "tcg,thread=multi" -cpu EPYC
-    -smp 2 -m 2G -kernel "$bed_parts/kernels/6.12/vmlinuz" -initrd "$scratch/l1.img"
-    -append 'console=ttyS0 quiet panic=-1' -serial "file:$bed_logs/l1.console"
+  local channel
+  arguments=(-nodefaults -no-reboot -display none -machine q35 -accel tcg -cpu EPYC -m 1536M
+    -kernel "$bed_parts/kernels/6.12/vmlinuz" -initrd "$scratch/l1.img"
+    -append "console=ttyS0 quiet panic=-1 bed_guest=$guest" -serial "file:$bed_logs/$guest.l1"
     -device virtio-serial-pci)
-  for guest in "$@"; do
-    for channel in "${bed_channels[@]}" "${bed_outputs[@]}"; do
-      if [[ " ${bed_outputs[*]} " == *" $channel "* ]]; then
-        arguments+=(-chardev "file,id=$channel.$guest,path=$bed_logs/$guest.$channel")
-      else
-        character_device "$channel" file "$bed_logs"
-      fi
-      arguments+=(-device "virtserialport,chardev=$channel.$guest,name=$guest.$channel")
-    done
+  for channel in "${bed_channels[@]}" "${bed_outputs[@]}"; do
+    if [[ " ${bed_outputs[*]} " == *" $channel "* ]]; then
+      arguments+=(-chardev "file,id=$channel.$guest,path=$bed_logs/$guest.$channel")
+    else
+      character_device "$channel" file "$bed_logs"
+    fi
+    arguments+=(-device "virtserialport,chardev=$channel.$guest,name=$guest.$channel")
   done
-  launch l0 "$bed_parts/qemu/run" "${arguments[@]}"
+  launch "$guest" "$bed_parts/qemu/run" "${arguments[@]}"
 }
 
 # Whether the guest's machine runs still.
-bed_runs() {
-  if [[ -n ${pids[l0]:-} ]]; then
-    running l0 && ! grep -qsF "The machine of $guest ended" "$bed_logs/l1.console"
-  else
-    running "$guest"
-  fi
+bed_runs() { running "$guest"; }
+
+# Whether it has ended as it should.
+bed_ended_well() { ! bed_runs && grep -aF 'It ended with status 0.' "$bed_logs/$guest.l1"; }
+
+# bed_end GUEST...: ends what runs still. What has ended without a word is noted in GUEST.silent.
+bed_end() {
+  local guest
+  for guest in "$@"; do
+    bed_runs || grep -aqsF 'It ended with status' "$bed_logs/$guest.l1" || touch "$scratch/$guest.silent"
+    end "$guest"
+  done
 }
 
 # --- Talking to a guest ----------------------------------------------------------------------------
@@ -141,7 +155,7 @@ await() {
   until grep -a -m 1 -E -- "$3" "$2" 2>/dev/null; do
     bed_runs >/dev/null || {
       say "$guest has ended. The last that it said:" >&2
-      tail -n 20 "$bed_logs"/*.console >&2
+      tail -qn 20 "$bed_logs/$guest".{console,l1} >&2 2>/dev/null
       return 1
     }
     ((SECONDS < end)) || {

@@ -73,7 +73,6 @@ restarts_when_asked() {
 powers_off_when_asked() {
   guest sync
   host_does 'integration shutdown'
-  wait_for 60 machine_ended
-  grep -a "The machine of $guest ended with status 0" "$bed_logs/l1.console"
+  wait_for 60 bed_ended_well
   grep "shutdown: guest $(host_number): shutdown accepted" "$bed_logs/$guest.host"
 }

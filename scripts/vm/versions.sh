@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Each version of the VMBus that Linux still speaks, one boot each: a kernel takes the newest one that the
-# host knows too, unless it is held to another. Two machines run at a time, the others wait for them.
-# Sourced after bed.sh.
+# host knows too, unless it is held to another. Sourced after bed.sh.
 
 # shellcheck source=scripts/vm/machine.sh
 . scripts/vm/machine.sh
@@ -34,21 +33,14 @@ bed_add_parts() {
 
 # guest_script KIND DIRECTORY FILES: prints what starts the guest's host and machine.
 guest_script() {
-  local version=${guest#*v} number slots=/tmp index
+  local version=${guest#*v} number
   number=$((${version%.*} << 16 | ${version#*.}))
-  [[ $1 != file ]] || slots=$scratch
-  for index in "${!guests[@]}"; do
-    [[ ${guests[index]} != "$guest" ]] || say "exec 9>$slots/turn$((index % 2)); flock 9"
-  done
   # Where the driver is a module, the guest's first process gives it its parameter.
   machine_script "$@" "--disk memory:8M" \
     "hv_vmbus.max_version=$number bed_hv_vmbus=max_version=$number"
 }
 
 # --- Checks ----------------------------------------------------------------------------------------
-
-# In its turn.
-boots_in_turn() { guest_seconds=1700 guest uname -r >&3; }
 
 reads_and_writes() {
   local name
@@ -84,7 +76,7 @@ another_kernel() {
 
 speaks_again() { (($(grep -c 'guest speaks 6.0' "$bed_logs/$guest.host") == 2)); }
 
-check 'boots' 1800 boots_in_turn
+check 'boots' 300 guest_boots
 check 'connects' 120 connects
 check 'a channel for each processor' 120 has_subchannels
 check 'reads and writes' 180 reads_and_writes
