@@ -91,6 +91,8 @@ bed_start() {
     else
       say 'KVM can not run these guests here: they run on emulated machines.'
       bed_nested=yes
+      clang -O1 -Wall -Wextra -Werror scripts/vm/tsc.c -o "$scratch/tsc"
+      tsc_khz=$("$scratch/tsc")
     fi
   fi
   for guest in "$@"; do
@@ -119,7 +121,8 @@ start_nested() {
   local channel
   arguments=(-nodefaults -no-reboot -display none -machine q35 -accel tcg -cpu EPYC -m 1536M
     -kernel "$bed_parts/kernels/6.12/vmlinuz" -initrd "$scratch/l1.img"
-    -append "console=ttyS0 quiet panic=-1 bed_guest=$guest" -serial "file:$bed_logs/$guest.l1"
+    -append "console=ttyS0 quiet panic=-1 tsc_early_khz=$tsc_khz bed_guest=$guest"
+    -serial "file:$bed_logs/$guest.l1"
     -device virtio-serial-pci)
   for channel in "${bed_channels[@]}" "${bed_outputs[@]}"; do
     if [[ " ${bed_outputs[*]} " == *" $channel "* ]]; then
