@@ -237,8 +237,8 @@ let package = Package(
       name: "SimulatedBusTests",
       dependencies: [
         "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
-        "Platform", "SimulatedBus", "SimulatedHost", "StorageProtocol", "StorageVSC", "VMBus",
-        "VSC", system,
+        "Platform", "SimulatedBus", "SimulatedHost", "SimulatedLink", "StorageProtocol",
+        "StorageVSC", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(

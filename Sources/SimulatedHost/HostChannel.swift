@@ -12,7 +12,7 @@ public struct HostChannel: ~Copyable, Sendable {
   @usableFromInline var producer: RingProducer<BorrowedRingMemory>
   @usableFromInline var consumer: RingConsumer<BorrowedRingMemory>
   @usableFromInline var buffer: PacketBuffer
-  private let memory: GuestMemory
+  let memory: GuestMemory
   private let view: GuestMemoryView
   private let gpadls: GPADLTable
   private let interrupt: ChannelInterrupt

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import SimulatedHost
+import StorageVSC
+import Synchronization
+import Testing
+
+@testable import SimulatedBus
+@testable import VSC
+
+/// splitmix64: the same numbers in each run.
+struct Numbers: RandomNumberGenerator {
+  var state: UInt64
+
+  mutating func next() -> UInt64 {
+    state &+= 0x9E37_79B9_7F4A_7C15
+    var value = state
+    value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
+    value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
+    return value ^ (value >> 31)
+  }
+}
+
+/// The whole of what the host sees of a guest is compared after every commit of a ring, with a model of
+/// what may be there. One thread moves guest and host, step by step, so that nothing happens between a
+/// commit and the look.
+@Suite(.timeLimit(.minutes(5))) struct HostVisibleMemoryTests {
+  static let instances: [GUID] = [
+    "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a011", "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a012",
+    "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a013",
+  ]
+  static let secrets = ["relayed-secret-1", "in-ring-secret-2", "all-enc-secret-3"].map {
+    Array($0.utf8)
+  }
+
+  /// A guest with one disk of its host, or a guest with a paravisor and a disk of each kind.
+  final class Bed {
+    let host: SimulatedHost
+    let paravisor: SimulatedHost?
+    let bus: SimulatedBus
+    let worker: Worker
+    private var devices: [Device] = []
+    private var servers: [SteppedServer] = []
+    var disks: [any SteppedDisk] = []
+    let watch: HostWatch
+
+    init(_ machine: Machine, isScrubbed: Bool = true) async throws {
+      let hosts = try SteppedVSP(instance: HostVisibleMemoryTests.instances[0], flags: [])
+      var vsps = [hosts]
+      host = try SimulatedHost(path: socketPath("watched"))
+      host.add(hosts)
+      paravisor = machine == .confidential ? try Self.paravisor(host, &vsps) : nil
+      worker = try Worker(.init(name: "disk"))
+      var configuration = SimulatedBus.Configuration(machine: machine)
+      configuration.memoryByteCount = 8 << 20
+      configuration.maximumWorkers = 1
+      bus = try await SimulatedBus.connect(path: (paravisor ?? host).path, configuration)
+      for (index, vsp) in vsps.enumerated() {
+        let instance = HostVisibleMemoryTests.instances[index]
+        let device = Device(
+          try #require(bus.devices.first { $0.identity.instance == instance }), workers: [worker])
+        let opened = try await device.open(ChannelParameters(ringByteCount: 16384), on: worker)
+        servers.append(try vsp.server())
+        disks.append(
+          try Self.disk(
+            device, opened, servers[index], HostVisibleMemoryTests.secrets[index], isScrubbed))
+        devices.append(device)
+      }
+      for disk in disks { try disk.start() }
+      // The host sits where the relayed channel ends.
+      let view = try HostView(servers[0].memory, boundary: GuestPages.boundary)
+      var uses = bus.hostVisibleUses.map { entry in
+        let (first, end) = (entry.pages.lowerBound, entry.pages.upperBound)
+        return (first & ~GuestPages.boundary..<end & ~GuestPages.boundary, entry.use)
+      }
+      // The paravisor's own, by which the host talks to it.
+      if paravisor != nil { uses.append((1 << 35..<1 << 35 + 2, "SynIC")) }
+      watch = HostWatch(view, uses, secrets: HostVisibleMemoryTests.secrets)
+    }
+
+    private static func paravisor(
+      _ host: SimulatedHost, _ vsps: inout [SteppedVSP]
+    ) throws -> SimulatedHost {
+      var configuration = SimulatedHost.Configuration()
+      configuration.hostPath = host.path
+      configuration.leaves = IsolatedMachine(
+        kind: .sevSNP, hasParavisor: true, offersConfidentialVMBus: true
+      ).leaves(boundaryBit: 46)
+      let paravisor = try SimulatedHost(path: socketPath("watching"), configuration)
+      for flags in [OfferFlags.confidentialRingBuffer, .confidential] {
+        let vsp = try SteppedVSP(
+          instance: HostVisibleMemoryTests.instances[vsps.count], flags: flags)
+        vsps.append(vsp)
+        paravisor.add(vsp)
+      }
+      return paravisor
+    }
+
+    private static func disk(
+      _ device: Device, _ opened: consuming OpenedChannel, _ server: SteppedServer,
+      _ secret: [UInt8], _ isScrubbed: Bool
+    ) throws -> any SteppedDisk {
+      switch consume opened {
+      case .hostVisible(let channel):
+        return try SteppedStorage(channel, pool(device, isScrubbed), server, secret: secret)
+      case .encryptedRing(let channel):
+        return try SteppedStorage(channel, pool(device, isScrubbed), server, secret: secret)
+      case .encrypted(let channel):
+        return try SteppedStorage(channel, pool(device, isScrubbed), server, secret: secret)
+      }
+    }
+
+    private static func pool<Memory: Visibility>(
+      _ device: Device, _ isScrubbed: Bool
+    ) throws -> DMAPool<Memory> {
+      if isScrubbed { return try device.makePool(count: 5, byteCount: 8192) }
+      let pages = try device.transport.allocate(Memory.memory, byteCount: 5 * 8192)
+      return unsafe DMAPool(
+        DMAPages(
+          start: pages.start, byteCount: pages.byteCount, pageNumbers: pages.pageNumbers,
+          isScrubbed: false, owner: pages.owner), bufferByteCount: 8192)
+    }
+
+    /// The guest lets go of the disks, and has its memory back.
+    func closeDisks() async throws {
+      disks = []
+      for server in servers { try await eventually { !server.run() } }
+      servers = []
+      for device in devices { await device.close() }
+      devices = []
+    }
+
+    func close() async throws {
+      try await closeDisks()
+      await bus.disconnect()
+      worker.stop()
+      paravisor?.stop()
+      host.stop()
+    }
+  }
+
+  @Test(arguments: [Machine.isolated, .confidential])
+  func nothingIsThereButWhatMustBe(_ machine: Machine) async throws {
+    let bed = try await Bed(machine)
+    let watch = bed.watch
+    let always: Set = machine == .isolated ? ["SynIC"] : ["SynIC", "hypercall page"]
+    #expect(Set(watch.uses.map(\.use)) == always.union(["ring", "DMA"]))
+    watch.look()
+    var random = Numbers(state: 7)
+    while bed.disks.reduce(0, { $0 + $1.packets }) < 10_000, watch.leaks.isEmpty {
+      try bed.disks[Int.random(in: bed.disks.indices, using: &random)].run(&random, watch)
+    }
+    #expect(watch.leaks.isEmpty)
+    // After each request, each answer, and each completion.
+    #expect(watch.looks > 30_000)
+    // Nothing is left when the disks are gone, the rings neither.
+    try await bed.closeDisks()
+    try await eventually { bed.bus.hostVisibleUses.allSatisfy { always.contains($0.use) } }
+    watch.look()
+    for page in watch.view.pagesInUse {
+      let use = watch.use(of: page)
+      #expect(use.map(always.contains) == true, "page \(page) was for \(use ?? "nothing")")
+    }
+    #expect(watch.leaks.isEmpty)
+    try await bed.close()
+  }
+
+  /// What is looked for is found, wherever it lies.
+  @Test func aLeakIsFound() async throws {
+    let bed = try await Bed(.confidential)
+    let watch = bed.watch
+    var random = Numbers(state: 8)
+    for disk in bed.disks { try disk.run(&random, watch) }
+    #expect(watch.leaks.isEmpty)
+    typealias Leak = HostWatch.Leak
+    var expected: [Leak] = []
+    func plant(_ bytes: [UInt8], _ page: GPN?, _ kind: Leak.Kind?) {
+      guard let page else {
+        Issue.record("there is no such page")
+        return
+      }
+      watch.view.plant(bytes, at: page << 12 + 4096 - UInt64(bytes.count))
+      watch.look()
+      if let kind { expected.append(Leak(page: page, use: watch.use(of: page), kind: kind)) }
+      #expect(watch.leaks == expected)
+    }
+    let ranges = watch.uses.map(\.pages)
+    for (use, kind) in [("ring", Leak.Kind.secret), ("SynIC", .secret), ("DMA", .unexpected)] {
+      let page = watch.uses.first { $0.use == use }?.pages.lowerBound
+      for secret in Self.secrets { plant(secret, page, kind) }
+    }
+    // A single bit is enough where nothing belongs.
+    for use in ["DMA", "hypercall page"] {
+      plant([1], watch.uses.last { $0.use == use }?.pages.lowerBound, .unexpected)
+    }
+    plant([1], watch.view.freePage(isVisible: true, except: ranges), .unexpected)
+    plant([1], watch.view.freePage(isVisible: false, except: ranges), .notVisible)
+    // A packet is no leak.
+    plant([1], watch.uses.first { $0.use == "ring" }?.pages.lowerBound, nil)
+    try await bed.close()
+  }
+
+  /// A guest that does not scrub what it exposed.
+  @Test(arguments: [Machine.isolated, .confidential])
+  func dataThatStaysIsFound(_ machine: Machine) async throws {
+    let bed = try await Bed(machine, isScrubbed: false)
+    var random = Numbers(state: 9)
+    for (index, disk) in bed.disks.enumerated() {
+      let before = bed.watch.leaks.count
+      for _ in 0..<8 { try disk.run(&random, bed.watch) }
+      let leaks = bed.watch.leaks.dropFirst(before)
+      // Encrypted memory needs no scrubbing.
+      #expect(leaks.isEmpty == (index == 2))
+      #expect(leaks.allSatisfy { $0.use == "DMA" && $0.kind == .unexpected })
+    }
+    try await bed.close()
+  }
+}
