@@ -110,8 +110,8 @@ struct NetworkBed: ~Copyable {
   let frames: BedMemory
   let state: ChannelState
 
-  private let outgoing: HeapRingMemory
-  private let incoming: HeapRingMemory
+  let outgoing: HeapRingMemory
+  let incoming: HeapRingMemory
   var consumer: RingConsumer<BorrowedRingMemory>
   var producer: RingProducer<BorrowedRingMemory>
   private var buffer = PacketBuffer(capacity: 16384)
