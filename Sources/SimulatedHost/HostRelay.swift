@@ -37,8 +37,8 @@ final class HostRelay {
 
   /// Beyond the memory of any guest.
   private static let firstPage: GPN = 1 << 35
-  /// How long the guest waits for a host that does not tell its offers.
-  private static let patience = Duration.seconds(5)
+  /// Messages that are taken at a time: a host that never stops has the thread no longer.
+  private static let messagesAtOnce = 64
 
   init(
     _ partition: Partition, _ path: String, _ memory: GuestMemory, _ join: LinkJoin,
@@ -132,7 +132,7 @@ final class HostRelay {
     isConnecting = true
     attempt += 1
     let (attempt, box) = (attempt, Unowned(self))
-    partition.host.later(Self.patience) { box.relay?.giveUp(attempt) }
+    partition.host.later(partition.host.configuration.hostPatience) { box.relay?.giveUp(attempt) }
     perform { client throws(ControlError) in try client.connect() }
   }
 
@@ -256,11 +256,14 @@ final class HostRelay {
   private func interrupted() {
     interrupt.drain()
     pages.clearEventFlags()
-    while !isOver, let (bytes, moreWait) = pages.takeMessage() {
+    for _ in 0..<Self.messagesAtOnce {
+      guard !isOver, let (bytes, moreWait) = pages.takeMessage() else { return }
       if moreWait { try? link.endOfMessage(processor: processor) }
       guard !bytes.isEmpty else { continue }
       perform(client.receive(unsafe bytes.span.bytes, origin: .untrusted))
     }
+    // The rest, when others have had their turn.
+    interrupt.signal()
   }
 
   /// Returns false when the client does not let it be asked now.

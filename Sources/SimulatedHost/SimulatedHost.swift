@@ -24,6 +24,8 @@ public final class SimulatedHost: Sendable {
     /// Makes this host the paravisor of its guests: the socket of their host, whose channels it
     /// offers to them beside its own.
     public var hostPath: String?
+    /// How long a guest waits for the offers of a host that does not tell them.
+    public var hostPatience = Duration.seconds(5)
     /// What guests read of CPUID; other leaves are zero.
     public var leaves: [UInt32: CPUIDLeaf] = [:]
     public var logger = Logger(label: "vmbus-host")

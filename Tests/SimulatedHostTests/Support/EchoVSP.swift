@@ -8,6 +8,9 @@ import VMBus
 /// A device that completes each packet with the packet's own payload.
 final class EchoVSP: VSP {
   private let openCount = Atomic<Int>(0)
+  private let flags: OfferFlags
+
+  init(flags: OfferFlags = []) { self.flags = flags }
 
   /// Channels that guests have open now.
   var openChannels: Int { openCount.load(ordering: .sequentiallyConsistent) }
@@ -16,6 +19,7 @@ final class EchoVSP: VSP {
     var offer = OfferChannel()
     offer.interfaceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a001"
     offer.instanceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
+    offer.flags = flags
     return offer
   }
 
