@@ -15,6 +15,7 @@ final class HeapDevice: DeviceTransport {
   private let monitorPage = HeapRingMemory(dataByteCount: 4096)
   private let doorbell: Doorbell
   private let confidentiality: Confidentiality
+  private let isIsolated: Bool
   private let receiveBuffer = HeapPages(byteCount: 1 << 20)
   private let sendBuffer = HeapPages(byteCount: 1 << 20)
 
@@ -26,12 +27,18 @@ final class HeapDevice: DeviceTransport {
     case monitor
   }
 
-  /// - Parameter confidentiality: decides whether memory is scrubbed before it is free again.
-  init(_ signal: Signal = .event, _ confidentiality: Confidentiality = .hostVisible) throws {
+  /// - Parameters:
+  ///   - confidentiality: which memory is encrypted.
+  ///   - isIsolated: host-visible memory is scrubbed before it is free again.
+  init(
+    _ signal: Signal = .event, _ confidentiality: Confidentiality = .hostVisible,
+    isIsolated: Bool = true
+  ) throws {
     identity = DeviceIdentity(
       deviceClass: .scsi, instance: GUID(), channel: 1, confidentiality: confidentiality,
       transport: "heap")
     self.confidentiality = confidentiality
+    self.isIsolated = isIsolated
     let event = try EventDescriptor()
     // It takes what is written as uio_hv_generic does.
     let file = try DeviceFile(path: "/dev/null")
@@ -63,7 +70,7 @@ final class HeapDevice: DeviceTransport {
     let owner = HeapPages(byteCount: byteCount)
     return unsafe DMAPages(
       start: owner.start, byteCount: byteCount, pageNumbers: owner.numbers,
-      isScrubbed: memory == .hostVisible,
+      isScrubbed: isIsolated && memory == .hostVisible,
       owner: owner)
   }
 

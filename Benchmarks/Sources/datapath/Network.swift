@@ -23,13 +23,29 @@ func runNetworkSend4(_ packets: Int) throws { try runNetwork(packets, sends: tru
 func runNetworkSend16(_ packets: Int) throws { try runNetwork(packets, sends: true, queues: 16) }
 func runNetworkSend64(_ packets: Int) throws { try runNetwork(packets, sends: true, queues: 64) }
 
+/// `plain-receive-64`, for frames of 64 bytes in the first row of the table of memories, and so on.
+var networkRowPaths: [(name: String, run: (Int) throws -> Void)] {
+  Row.allCases.flatMap { row in
+    [64, 1500].flatMap { byteCount in
+      [false, true].map { sends in
+        (
+          "\(row)-\(sends ? "send" : "receive")-\(byteCount)",
+          { packets in try runNetwork(packets, sends: sends, row: row, byteCount: byteCount) }
+        )
+      }
+    }
+  }
+}
+
 /// - Parameters:
 ///   - packets: of all queues together.
 ///   - queues: all on one worker, each of a device of its own: a queue does not look at its
 ///     neighbours.
-private func runNetwork(_ packets: Int, sends: Bool, queues: Int = 1) throws {
+private func runNetwork(
+  _ packets: Int, sends: Bool, queues: Int = 1, row: Row = .bounced, byteCount: Int = 60
+) throws {
   let worker = try Worker(.init(name: "datapath", spinRounds: 0))
-  let devices = try (0..<queues).map { _ in try HeapDevice() }
+  let devices = try (0..<queues).map { _ in try row.makeDevice() }
   let owners = devices.map { Device($0, workers: [worker]) }
   let ends = DispatchSemaphore(value: 0)
   try blocking { started in
@@ -39,7 +55,8 @@ private func runNetwork(_ packets: Int, sends: Bool, queues: Int = 1) throws {
     for (device, owner) in zip(devices, owners) {
       _ = try await NetworkVSC.open(
         owner, configuration,
-        user: PathUser(host: device, packets: packets / queues, sends: sends, done: ends))
+        user: PathUser(
+          host: device, packets: packets / queues, sends: sends, byteCount: byteCount, done: ends))
     }
     started.signal()
   }
@@ -51,14 +68,16 @@ private struct PathUser: NetworkQueueUser {
   let host: HeapDevice
   let packets: Int
   let sends: Bool
+  let byteCount: Int
   let done: DispatchSemaphore
 
   func attach<Ring: Visibility, External: Visibility>(
     _ queue: consuming sending NetworkQueue<Ring, External>, to worker: Worker
   ) {
     do {
-      let host = try HeapNetworkHost(host)
-      let path = NetworkPath(queue, host, packets: packets, sends: sends)
+      let host = try HeapNetworkHost(host, frameByteCount: byteCount)
+      let path = NetworkPath(
+        queue, host, packets: packets, sends: sends, byteCount: byteCount)
       _ = worker.attach(path) { done.signal() }
     } catch {
       fail("\(error)")
@@ -72,17 +91,20 @@ private struct NetworkPath<Ring: Visibility, External: Visibility>: Pollable, ~C
   var burst = ReceiveBurst(capacity: 32)
   let packets: Int
   let sends: Bool
+  let byteCount: Int
+  let frame = InlineArray<1500, UInt8>(repeating: 2)
   var count = 0
   var bytes = 0
 
   init(
     _ queue: consuming NetworkQueue<Ring, External>, _ host: consuming HeapNetworkHost,
-    packets: Int, sends: Bool
+    packets: Int, sends: Bool, byteCount: Int
   ) {
     self.queue = queue
     self.host = host
     self.packets = packets
     self.sends = sends
+    self.byteCount = byteCount
   }
 
   @_specialize(where Ring == HostVisible, External == HostVisible)
@@ -114,9 +136,8 @@ private struct NetworkPath<Ring: Visibility, External: Visibility>: Pollable, ~C
     bytes &+= seen
     var sent = 0
     if sends {
-      let frame = InlineArray<60, UInt8>(repeating: 2)
       while sent < 32, count &+ sent < packets {
-        try queue.send(unsafe frame.span.bytes)
+        try queue.send(unsafe frame.span.bytes.extracting(first: byteCount))
         sent &+= 1
       }
     }
@@ -143,15 +164,17 @@ private struct HeapNetworkHost: ~Copyable {
   private var producer: RingProducer<BorrowedRingMemory>
   private var buffer = PacketBuffer(capacity: 16384)
   private let device: HeapDevice
+  private let frameByteCount: Int
   private var place = 0
 
-  init(_ device: HeapDevice) throws(RingError) {
+  init(_ device: HeapDevice, frameByteCount: Int) throws(RingError) {
     // Safe: `device` keeps the rings.
     let consumer = try unsafe RingConsumer(device.outgoing.end())
     let producer = try unsafe RingProducer(device.incoming.end())
     self.consumer = consumer
     self.producer = producer
     self.device = device
+    self.frameByteCount = frameByteCount
   }
 
   /// What the host does in a turn. Never inlined, so that its instructions can be told from the
@@ -174,7 +197,7 @@ private struct HeapNetworkHost: ~Copyable {
     _ = producer.commit()
   }
 
-  /// Sends frames of 60 bytes, one in each packet, with the hash value that a host sends along.
+  /// Sends frames, one in each packet, with the hash value that a host sends along.
   private mutating func sendFrames(_ count: Int) throws(RingError) {
     guard let memory = unsafe device.sharedMemory(.receive) else { return }
     let words: InlineArray<5, UInt32> = [107, 0, 0xFFFF_FFFF, 0, 0]
@@ -183,8 +206,8 @@ private struct HeapNetworkHost: ~Copyable {
       var info = PerPacketInfo()
       info.hashValue = 7
       var span = unsafe MutableRawSpan(_unsafeStart: memory + place, byteCount: 1806)
-      _ = info.writeHeader(into: &span, dataByteCount: 60)
-      let range = UInt64(info.headerByteCount + 60) | UInt64(place) << 32
+      _ = info.writeHeader(into: &span, dataByteCount: frameByteCount)
+      let range = UInt64(info.headerByteCount + frameByteCount) | UInt64(place) << 32
       let ranges: InlineArray<2, UInt64> = [0xCAFE | 1 << 32, range]
       try unsafe producer.write(
         .transferPages, transactionID: UInt64(place), completionRequested: true,

@@ -5,24 +5,25 @@
 
 import Glibc
 
-let paths: [(name: String, run: (Int) throws -> Void)] = [
-  ("ring", runRing),
-  ("worker", runWorker),
-  ("storage", runStorage),
-  ("storage-1x1", runStorage1x1), ("storage-32x1", runStorage32x1),
-  ("storage-256x1", runStorage256x1),
-  ("storage-1x4", runStorage1x4), ("storage-32x4", runStorage32x4),
-  ("storage-256x4", runStorage256x4),
-  ("storage-uio", runStorageUIO),
-  ("storage-monitor", runStorageMonitor),
-  ("network-receive", runNetworkReceive),
-  ("network-receive-4", runNetworkReceive4), ("network-receive-16", runNetworkReceive16),
-  ("network-receive-64", runNetworkReceive64),
-  ("network-send", runNetworkSend),
-  ("network-send-4", runNetworkSend4), ("network-send-16", runNetworkSend16),
-  ("network-send-64", runNetworkSend64),
-  ("bounce", runBounce), ("broken-ring", runBrokenRing),
-]
+let paths: [(name: String, run: (Int) throws -> Void)] =
+  [
+    ("ring", runRing),
+    ("worker", runWorker),
+    ("storage", runStorage),
+    ("storage-1x1", runStorage1x1), ("storage-32x1", runStorage32x1),
+    ("storage-256x1", runStorage256x1),
+    ("storage-1x4", runStorage1x4), ("storage-32x4", runStorage32x4),
+    ("storage-256x4", runStorage256x4),
+    ("storage-uio", runStorageUIO),
+    ("storage-monitor", runStorageMonitor),
+    ("network-receive", runNetworkReceive),
+    ("network-receive-4", runNetworkReceive4), ("network-receive-16", runNetworkReceive16),
+    ("network-receive-64", runNetworkReceive64),
+    ("network-send", runNetworkSend),
+    ("network-send-4", runNetworkSend4), ("network-send-16", runNetworkSend16),
+    ("network-send-64", runNetworkSend64),
+    ("bounce", runBounce), ("broken-ring", runBrokenRing),
+  ] + rowPaths + copyPaths + networkRowPaths
 
 func fail(_ text: String) -> Never {
   let line = "datapath: \(text)\n"
