@@ -255,13 +255,75 @@ static inline int vmbus_kvm_set_start(int processor, const struct vmbus_kvm_star
   return vmbus_kvm_call(processor, KVM_SET_REGS, &registers);
 }
 
+// --- Isolated machines -----------------------------------------------------------------------------
+
+/// From now on a guest that writes this register stops its processor with KVM_EXIT_X86_WRMSR; all other
+/// registers stay KVM's.
+static inline int vmbus_kvm_watch_register(int machine, uint32_t index) {
+  struct kvm_enable_cap capability;
+  memset(&capability, 0, sizeof capability);
+  capability.cap = KVM_CAP_X86_USER_SPACE_MSR;
+  capability.args[0] = KVM_MSR_EXIT_REASON_FILTER;
+  int error = vmbus_kvm_call(machine, KVM_ENABLE_CAP, &capability);
+  if (error < 0) return error;
+  // A bit that is 0 denies; KVM reads whole words.
+  static uint8_t denied[sizeof(unsigned long)];
+  struct kvm_msr_filter filter;
+  memset(&filter, 0, sizeof filter);
+  filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
+  filter.ranges[0].flags = KVM_MSR_FILTER_WRITE;
+  filter.ranges[0].nmsrs = 1;
+  filter.ranges[0].base = index;
+  filter.ranges[0].bitmap = denied;
+  return vmbus_kvm_call(machine, KVM_X86_SET_MSR_FILTER, &filter);
+}
+
+/// Writes a register as the guest would, filter or not. Returns -EINVAL when KVM refuses the value.
+static inline int vmbus_kvm_write_register(int processor, uint32_t index, uint64_t value) {
+  struct {
+    struct kvm_msrs table;
+    struct kvm_msr_entry entry;
+  } registers;
+  memset(&registers, 0, sizeof registers);
+  registers.table.nmsrs = 1;
+  registers.entry.index = index;
+  registers.entry.data = value;
+  int written = vmbus_kvm_call(processor, KVM_SET_MSRS, &registers);
+  return written < 0 ? written : written == 1 ? 0 : -EINVAL;
+}
+
+/// Whether the guest's write of a register ends with #GP at the next run.
+static inline void vmbus_kvm_set_register_result(void *_Nonnull page, bool fails) {
+  ((struct kvm_run *)page)->msr.error = fails;
+}
+
+/// What a hypercall has in its registers: RCX and RDX.
+static inline int vmbus_kvm_get_hypercall(
+    int processor, uint64_t *_Nonnull input, uint64_t *_Nonnull parameter) {
+  struct kvm_regs registers;
+  int error = vmbus_kvm_call(processor, KVM_GET_REGS, &registers);
+  if (error < 0) return error;
+  *input = registers.rcx;
+  *parameter = registers.rdx;
+  return 0;
+}
+
+/// What it returns: RAX.
+static inline int vmbus_kvm_set_accumulator(int processor, uint64_t value) {
+  struct kvm_regs registers;
+  int error = vmbus_kvm_call(processor, KVM_GET_REGS, &registers);
+  if (error < 0) return error;
+  registers.rax = value;
+  return vmbus_kvm_call(processor, KVM_SET_REGS, &registers);
+}
+
 // --- Running ---------------------------------------------------------------------------------------
 
 /// Why a processor has stopped, in one form for all reasons.
 struct vmbus_kvm_exit {
   /// KVM_EXIT_*
   uint32_t reason;
-  /// IO: the port. MMIO: the physical address.
+  /// IO: the port. MMIO: the physical address. X86_WRMSR: the register.
   uint64_t address;
   /// IO, MMIO: bytes of one access.
   uint32_t size;
@@ -274,7 +336,7 @@ struct vmbus_kvm_exit {
   uint32_t hyperv;
   /// HYPERV, SynIC: the registers.
   uint64_t control, event_flags_page, message_page;
-  /// HYPERV, hypercall.
+  /// HYPERV, hypercall. X86_WRMSR: the value, in `parameter`.
   uint64_t input, parameter;
   /// SYSTEM_EVENT: KVM_SYSTEM_EVENT_*. Failures: what KVM or the hardware said.
   uint64_t detail;
@@ -313,6 +375,10 @@ static inline int vmbus_kvm_run(
         out->input = run->hyperv.u.hcall.input;
         out->parameter = run->hyperv.u.hcall.params[0];
       }
+      break;
+    case KVM_EXIT_X86_WRMSR:
+      out->address = run->msr.index;
+      out->parameter = run->msr.data;
       break;
     case KVM_EXIT_SYSTEM_EVENT: out->detail = run->system_event.type; break;
     case KVM_EXIT_FAIL_ENTRY: out->detail = run->fail_entry.hardware_entry_failure_reason; break;

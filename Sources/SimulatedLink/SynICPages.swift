@@ -30,6 +30,16 @@ public struct SynICPages: @unchecked Sendable {
     }
   }
 
+  /// Takes all event flags that are set: the number of each word of 32 flags, and what is set there.
+  public func takeEventFlags(_ body: (_ word: Int, _ bits: UInt32) -> Void) {
+    let start = unsafe eventFlags + SynIC.eventFlagsOffset(sint: SynIC.vmbusSINT)
+    let flags = unsafe start.assumingMemoryBound(to: Atomic<UInt32>.self)
+    for word in 0..<SynIC.eventFlagsPerSINT / 32 {
+      guard unsafe flags[word].load(ordering: .relaxed) != 0 else { continue }
+      body(word, unsafe flags[word].exchange(0, ordering: .sequentiallyConsistent))
+    }
+  }
+
   /// The message in the slot, copied out once; nil when there is none.
   ///
   /// - Returns: `moreWait` when the end of message must be signalled.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CKVM
+import VMBus
 
 /// What CPUID tells the guest: the processor as KVM can give it, in this machine's topology, on
 /// Microsoft's hypervisor.
@@ -15,8 +16,10 @@ enum CPUIDLeaves {
   ///   - supported: what KVM can give.
   ///   - hyperV: its Hyper-V leaves.
   ///   - processor: which of `count` processors it is.
+  ///   - isolation: what the machine hides from its host.
   static func leaves(
-    supported: [vmbus_kvm_cpuid], hyperV: [vmbus_kvm_cpuid], processor: Int, count: Int
+    supported: [vmbus_kvm_cpuid], hyperV: [vmbus_kvm_cpuid], processor: Int, count: Int,
+    isolation: GuestIsolation = .off
   ) -> [vmbus_kvm_cpuid] {
     var leaves: [vmbus_kvm_cpuid] = []
     for leaf in supported where !hypervisorLeaves.contains(leaf.function) {
@@ -44,7 +47,39 @@ enum CPUIDLeaves {
       }
       leaves.append(leaf)
     }
+    if isolation.isIsolated { isolate(&leaves, isolation) }
     return leaves
+  }
+
+  /// The leaves of the virtualisation stack, which are the paravisor's. KVM has some there for its
+  /// debugger.
+  private static let stackLeaves: ClosedRange<UInt32> = 0x4000_0080...0x4000_0082
+
+  private static func isolate(_ leaves: inout [vmbus_kvm_cpuid], _ isolation: GuestIsolation) {
+    leaves.removeAll { stackLeaves.contains($0.function) }
+    for (number, told) in isolation.leaves.sorted(by: { $0.key < $1.key })
+    where hypervisorLeaves.contains(number) {
+      let index =
+        leaves.firstIndex { $0.function == number } ?? leaves.endIndex
+      if index == leaves.endIndex {
+        leaves.append(
+          vmbus_kvm_cpuid(function: number, index: 0, flags: 0, eax: 0, ebx: 0, ecx: 0, edx: 0))
+      }
+      if number == hypervisorLeaves.lowerBound {
+        leaves[index].eax = max(leaves[index].eax, told.eax)
+      } else {
+        // Beside what KVM says there.
+        leaves[index].eax |= told.eax
+        leaves[index].ebx |= told.ebx
+      }
+    }
+    if isolation.hasParavisor {
+      // "Microsoft VS", and the last of its leaves.
+      leaves.append(
+        vmbus_kvm_cpuid(
+          function: stackLeaves.lowerBound, index: 0, flags: 0, eax: stackLeaves.upperBound,
+          ebx: vendor.ebx, ecx: vendor.ecx, edx: 0x5356_2074))
+    }
   }
 
   /// Leaf 1: there is a hypervisor; the number of this processor, and how many there are.

@@ -9,11 +9,13 @@ import VMBus
 
 /// What the machine tells its host: the same calls as of any other guest.
 final class HostCalls: Sendable {
-  private let link: GuestLink?
-  private let memory: MachineMemory
-  private let logger: Logger
+  let link: GuestLink?
+  let memory: MachineMemory
+  let logger: Logger
   /// Called once, when a call found no host any more.
-  private let gone: @Sendable () -> Void
+  let gone: @Sendable () -> Void
+  /// Of an isolated machine, by processor: SynIC pages that the host has in place of the guest's.
+  private let hostSynICs: [HostSynIC]
   /// Doorbells by connection id. They live as long as the machine: KVM has most of them.
   private let doorbells = Lock<[UInt32: Doorbell]>([:])
 
@@ -26,9 +28,10 @@ final class HostCalls: Sendable {
 
   /// - Parameter link: nil for a machine without a host: its bus has nobody to talk to.
   init(
-    _ link: GuestLink?, _ memory: MachineMemory, logger: Logger,
+    _ link: GuestLink?, _ memory: MachineMemory, logger: Logger, hostSynICs: [HostSynIC] = [],
     gone: @escaping @Sendable () -> Void
   ) {
+    self.hostSynICs = hostSynICs
     self.link = link
     self.memory = memory
     self.logger = logger
@@ -104,6 +107,7 @@ final class HostCalls: Sendable {
   /// The guest wrote a register of a SynIC.
   func setSynIC(_ synIC: SyntheticInterrupts, _ registers: SynICRegisters) {
     guard synIC.set(registers), let link else { return }
+    if let host = hostSynIC(of: synIC), host.takesMessages { return host.deliver() }
     do throws(LinkError) {
       try link.setSynIC(
         processor: synIC.processor, messagePage: registers.enabledMessagePage,
@@ -118,7 +122,12 @@ final class HostCalls: Sendable {
 
   /// The guest has ended an interrupt.
   func interruptEnded(_ synIC: SyntheticInterrupts) {
+    if let host = hostSynIC(of: synIC), host.takesMessages { return host.deliver() }
     guard let link, synIC.hasEndedMessage(memory) else { return }
     do throws(LinkError) { try link.endOfMessage(processor: synIC.processor) } catch { gone() }
+  }
+
+  private func hostSynIC(of synIC: SyntheticInterrupts) -> HostSynIC? {
+    hostSynICs.isEmpty ? nil : hostSynICs[synIC.processor]
   }
 }

@@ -88,6 +88,27 @@ struct KVMMachine: ~Copyable, Sendable {
           rawValue, UInt32(slot), part.address, memory.start(ofPartAt: part.offset),
           part.byteCount))
     }
+    guard let visible = memory.hostVisible else { return }
+    // The same addresses with the boundary bit are other memory.
+    for (number, part) in memory.parts.enumerated() {
+      try step(
+        "give it host-visible memory",
+        unsafe vmbus_kvm_set_memory(
+          rawValue, UInt32(memory.parts.count + number), part.address | MachineLayout.boundary,
+          visible.start(at: part.offset), part.byteCount))
+    }
+  }
+
+  /// From now on processors stop when their guest writes this register.
+  func watchRegister(_ index: UInt32) throws(MachineError) {
+    let needed: [(Int32, String)] = [
+      (KVM_CAP_X86_USER_SPACE_MSR, "exits for registers"),
+      (KVM_CAP_X86_MSR_FILTER, "filter of registers"),
+    ]
+    for (capability, name) in needed where vmbus_kvm_capability(rawValue, capability) <= 0 {
+      throw .lacking(name)
+    }
+    try step("watch a register", vmbus_kvm_watch_register(rawValue, index))
   }
 
   func setRoutes(_ routes: [vmbus_kvm_route]) throws(MachineError) {
@@ -167,6 +188,25 @@ struct KVMProcessor: ~Copyable, @unchecked Sendable {
   }
 
   func setHypercallResult(_ result: UInt64) { unsafe vmbus_kvm_set_hypercall_result(page, result) }
+
+  /// What the hypercall that the processor is in has in its registers.
+  func hypercallRegisters() throws(Errno) -> (input: UInt64, parameter: UInt64) {
+    var (input, parameter): (UInt64, UInt64) = (0, 0)
+    try checked(unsafe vmbus_kvm_get_hypercall(owned.rawValue, &input, &parameter))
+    return (input, parameter)
+  }
+
+  func setAccumulator(_ value: UInt64) throws(Errno) {
+    try checked(vmbus_kvm_set_accumulator(owned.rawValue, value))
+  }
+
+  /// Writes a register for the guest, whose own write has stopped the processor; when KVM refuses the
+  /// value, the guest's instruction fails.
+  func writeRegister(_ index: UInt32, _ value: UInt64) -> Bool {
+    let isWritten = vmbus_kvm_write_register(owned.rawValue, index, value) == 0
+    unsafe vmbus_kvm_set_register_result(page, !isWritten)
+    return isWritten
+  }
 
   /// Lets `run` return; the thread that is in it must be kicked as well. From any thread.
   func endRun() { unsafe vmbus_kvm_end_run(page) }

@@ -21,6 +21,13 @@ enum MachineLayout {
   /// Intel's processors keep task states here.
   static let taskState: UInt64 = 0xFFFB_D000
 
+  /// In an isolated machine: the address bit of host-visible memory (vTOM). Processors of any kind have
+  /// so many address bits, and no machine has memory up there.
+  static let boundaryBit: UInt8 = 38
+  static let boundary: UInt64 = 1 << UInt64(boundaryBit)
+  /// Where an isolated machine's host has SynIC pages of its own, which the guest does not know of.
+  static let hostSynICs: UInt64 = 1 << 37
+
   static let codeSelector: UInt16 = 0x10
   static let dataSelector: UInt16 = 0x18
 
@@ -34,6 +41,8 @@ enum MachineLayout {
   static let powerEvents: UInt16 = 0x600
   static let powerControl: UInt16 = 0x604
   static let powerLine: UInt8 = 9
+  /// In an isolated machine: where the hypercall page leads to its monitor.
+  static let visibilityPort: UInt16 = 0xE9
 
   static let maximumProcessors = 16
   /// The IOAPIC has 24 pins; behind them each processor's SINT has a number.

@@ -34,6 +34,8 @@ final class MachineProcessor: Sendable {
     let ended: @Sendable (MachineEnd) -> Void
     let guestCrashed: @Sendable () -> Void
     let isOver: @Sendable () -> Bool
+    /// Of an isolated machine: lays the hypercall page that the guest has asked for over KVM's.
+    var placeHypercallPage: (@Sendable (_ register: UInt64) -> Bool)?
   }
 
   init(_ number: Int, _ processor: consuming KVMProcessor) throws(MachineError) {
@@ -109,7 +111,13 @@ final class MachineProcessor: Sendable {
   /// Returns how the machine ends, when it does.
   private func handle(_ exit: vmbus_kvm_exit, _ handlers: Handlers) -> MachineEnd? {
     switch unsafe Int32(exit.reason) {
-    case KVM_EXIT_IO: return unsafe access(exit, handlers.ports)
+    case KVM_EXIT_IO:
+      let port = unsafe exit.address
+      if port == UInt64(MachineLayout.visibilityPort), handlers.placeHypercallPage != nil {
+        return changeVisibility(handlers)
+      }
+      return unsafe access(exit, handlers.ports)
+    case KVM_EXIT_X86_WRMSR: return unsafe writeRegister(exit, handlers)
     case KVM_EXIT_MMIO:
       // Nothing lies there.
       if unsafe !exit.is_write { unsafe exit.data?.initialize(repeating: 0xFF, count: 8) }
@@ -162,6 +170,27 @@ final class MachineProcessor: Sendable {
       processor.setHypercallResult(UInt64(status.rawValue))
     default: break
     }
+  }
+
+  /// A visibility call of an isolated machine's guest.
+  private func changeVisibility(_ handlers: Handlers) -> MachineEnd? {
+    do throws(Errno) {
+      let (input, parameter) = try processor.hypercallRegisters()
+      try processor.setAccumulator(
+        handlers.host.changeVisibility(input: input, parameter: parameter))
+      return nil
+    } catch {
+      return .crashed("processor \(number): its registers: \(error)")
+    }
+  }
+
+  /// The one register that is watched, in an isolated machine.
+  private func writeRegister(_ exit: vmbus_kvm_exit, _ handlers: Handlers) -> MachineEnd? {
+    let value = unsafe exit.parameter
+    guard unsafe processor.writeRegister(UInt32(truncatingIfNeeded: exit.address), value),
+      let place = handlers.placeHypercallPage
+    else { return nil }
+    return place(value) ? nil : .crashed("processor \(number): KVM's hypercall page is unknown")
   }
 
   private func systemEvent(_ type: UInt64, _ handlers: Handlers) -> MachineEnd? {

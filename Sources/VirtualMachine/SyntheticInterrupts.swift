@@ -55,6 +55,9 @@ final class SyntheticInterrupts: Sendable {
     }
   }
 
+  var messagePage: GPN? { registers.withLock { $0.enabledMessagePage } }
+  var eventFlagsPage: GPN? { registers.withLock { $0.enabledEventFlagsPage } }
+
   /// Whether the guest has emptied the slot of the VMBus and the host waits for that. The guest ends
   /// an interrupt far more often, for each channel that is signalled.
   func hasEndedMessage(_ memory: MachineMemory) -> Bool {

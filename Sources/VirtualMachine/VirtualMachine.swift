@@ -20,6 +20,7 @@ public final class VirtualMachine: Sendable {
     public var processorCount = 1
     /// The socket of the host whose guest it is; nil for none.
     public var hostPath: String?
+    public var isolation = GuestIsolation.off
     /// Takes what the guest writes to its console, on a thread of the machine.
     public var console: @Sendable ([UInt8]) -> Void = { _ in }
     public var logger = Logger(label: "vmbus-vm")
@@ -36,7 +37,7 @@ public final class VirtualMachine: Sendable {
   /// Waits for the guest's ends of interrupts, and for the host's end.
   private let events: Worker
   private let host: HostCalls
-  private let link: GuestLink?
+  private let joined: JoinedHost?
   private let end: Promise<MachineEnd>
 
   /// A box, since several objects need it, which outlive each other in no order.
@@ -59,10 +60,13 @@ public final class VirtualMachine: Sendable {
     self.configuration = configuration
     let count = configuration.processorCount
     guard 1...MachineLayout.maximumProcessors ~= count else { throw .badProcessorCount(count) }
-    let memory = try MachineMemory(byteCount: configuration.memoryByteCount)
+    let isolation = configuration.isolation
+    let memory = try MachineMemory(
+      byteCount: configuration.memoryByteCount, isIsolated: isolation.isIsolated)
     let kvm = try KVM()
     let new = try kvm.makeMachine()
     try new.setMemory(memory)
+    if isolation.isIsolated { try new.watchRegister(HypercallPage.register) }
     let supported = try kvm.supportedLeaves()
     var processors: [MachineProcessor] = []
     for number in 0..<count {
@@ -71,7 +75,7 @@ public final class VirtualMachine: Sendable {
       try processor.setLeaves(
         CPUIDLeaves.leaves(
           supported: supported, hyperV: try processor.supportedHyperVLeaves(),
-          processor: number, count: count))
+          processor: number, count: count, isolation: isolation))
       if number == 0 { try processor.setStart(try KernelLoader.load(configuration, memory)) }
       processors.append(try MachineProcessor(number, processor))
     }
@@ -84,13 +88,16 @@ public final class VirtualMachine: Sendable {
     }
     let machine = MachineBox(new, memory)
     let end = Promise<MachineEnd>()
-    let link = try Self.join(configuration.hostPath, memory, processors)
+    let joined = try JoinedHost(
+      configuration.hostPath, isolation, memory, processors.map(\.synIC))
     self.memory = memory
     self.machine = machine
     self.processors = processors
-    self.link = link
+    self.joined = joined
     self.end = end
-    host = HostCalls(link, memory, logger: configuration.logger) { end.keep(.hostGone) }
+    host = HostCalls(
+      joined?.link, memory, logger: configuration.logger, hostSynICs: joined?.hostSynICs ?? []
+    ) { end.keep(.hostGone) }
     do throws(Errno) {
       console = try Console(configuration.console)
       events = try Worker(.init(name: "vm-events", spinRounds: 0))
@@ -103,35 +110,20 @@ public final class VirtualMachine: Sendable {
       setSerialLine: { machine.machine.setLine(MachineLayout.serialLine, $0) })
   }
 
-  private static func join(
-    _ path: String?, _ memory: MachineMemory, _ processors: [MachineProcessor]
-  ) throws(MachineError) -> GuestLink? {
-    guard let path else { return nil }
-    let link: GuestLink
-    do throws(Errno) { link = try GuestLink(path: path) } catch { throw .noHost(path: path, error) }
-    do throws(LinkError) {
-      var joining = GuestLink.Joining()
-      joining.regions = memory.regions
-      joining.files = [memory.file.owned.rawValue]
-      joining.interrupts = processors.map { $0.synIC.interrupt.rawValue }
-      try link.join(joining)
-    } catch {
-      throw .host(error)
-    }
-    return link
-  }
-
   /// Runs the machine until it ends. It blocks the calling thread, and can be called once.
   public func run() throws(MachineError) -> MachineEnd {
     watchEvents()
     let (machine, end) = (machine, end)
     let logger = configuration.logger
-    let handlers = MachineProcessor.Handlers(
+    var handlers = MachineProcessor.Handlers(
       ports: ports, host: host,
       bind: { _ = machine.machine.bindEvent($0, $1) },
       ended: { end.keep($0) },
       guestCrashed: { logger.warning("the guest's kernel has told of a panic") },
       isOver: { end.isKept })
+    if configuration.isolation.isIsolated {
+      handlers.placeHypercallPage = { [memory] in memory.placeHypercallPage($0) }
+    }
     defer { tearDown() }
     for processor in processors { try processor.start(handlers) }
     return end.wait()
@@ -146,7 +138,11 @@ public final class VirtualMachine: Sendable {
         host.interruptEnded(synIC)
       }
     }
-    guard let link else { return }
+    guard let joined else { return }
+    for synIC in joined.hostSynICs {
+      events.watch(synIC.signalled.rawValue) { synIC.interrupted() }
+    }
+    let link = joined.link
     let (end, events) = (end, events)
     // Nothing comes on the socket unasked: what wakes this is the host's end.
     events.watch(link.descriptor, hangUpOnly: true) { [weak events] in
@@ -160,7 +156,7 @@ public final class VirtualMachine: Sendable {
     end.keep(.stopped)
     for processor in processors { processor.kick() }
     for processor in processors { processor.join() }
-    link?.shutDown()
+    joined?.leave()
     events.stop()
     console.finish()
   }

@@ -45,6 +45,12 @@ struct MachineProgram: AsyncParsableCommand {
     help: ArgumentHelp("The socket of a running host (vmbus-host).", valueName: "path"))
   var host: String?
 
+  @Option(
+    help: ArgumentHelp(
+      "What the machine hides from its host: off, vbs, or vbs-confidential, whose --host is a paravisor (vmbus-paravisor). A simulation, which needs a Linux of 6.12 or newer, and of 6.19 or newer for a confidential one.",
+      valueName: "kind"))
+  var isolation = GuestIsolation.off
+
   @OptionGroup var devices: HostProcess.Options
   @OptionGroup var system: GuestSystem.Options
 
@@ -148,6 +154,7 @@ struct MachineProgram: AsyncParsableCommand {
     }
     configuration.memoryByteCount = Int(clamping: size)
     configuration.processorCount = cpus
+    configuration.isolation = isolation
     var logger = Logger(label: "vmbus-vm", factory: StreamLogHandler.standardError(label:))
     logger.logLevel = verbose ? .debug : .warning
     configuration.logger = logger
@@ -209,6 +216,8 @@ struct MachineProgram: AsyncParsableCommand {
     return ProgramFailure(code, "\(error)")
   }
 }
+
+extension GuestIsolation: ExpressibleByArgument {}
 
 /// What the console's thread and the program share.
 final class CommandOutput: Sendable {
