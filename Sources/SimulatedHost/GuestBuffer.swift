@@ -63,6 +63,14 @@ final class GPADLEntry: Sendable {
     self.ranges = ranges
   }
 
+  /// A page of it among these, which have no boundary bit.
+  func page(in pages: Range<GPN>, boundary: GPN) -> GPN? {
+    for range in ranges {
+      if let page = range.gpns.first(where: { pages.contains($0 & ~boundary) }) { return page }
+    }
+    return nil
+  }
+
   /// Begins a use; false when the guest has asked for its memory back.
   fileprivate func use() -> Bool {
     state.withLock { state in
@@ -101,6 +109,16 @@ final class GPADLTable: Sendable {
 
   func removeAll(of channel: ChannelID) {
     entries.withLock { entries in entries = entries.filter { $0.value.channel != channel } }
+  }
+
+  /// One that has any of these pages.
+  func first(with pages: Range<GPN>, boundary: GPN) -> (id: GPADLID, page: GPN)? {
+    entries.withLock { entries in
+      for (id, entry) in entries {
+        if let page = entry.page(in: pages, boundary: boundary) { return (id, page) }
+      }
+      return nil
+    }
   }
 
   func removeAll() { entries.withLock { $0.removeAll() } }

@@ -13,6 +13,9 @@ public enum GuestMemoryView: Sendable, Hashable {
   /// A channel with the flag: encrypted memory only, so that a guest which passes a shared page
   /// where a private one is required fails, rather than leak.
   case encrypted
+  /// Whichever the guest has the page in: for a channel with the flag in the hands of a paravisor that
+  /// takes data which its guest bounces all the same, as Linux's storage driver does.
+  case either
 }
 
 /// What is wrong with a guest's memory, or with a page of it.
@@ -81,6 +84,7 @@ public final class GuestMemory: @unchecked Sendable {
   private let table: [LinkRegion]
   private let files: [File]
   private let maps: [VisibilityMap]
+  let audit: VisibilityAudit
   fileprivate let regions: Regions
   private let mappedPieces: MappedPieces
 
@@ -91,9 +95,12 @@ public final class GuestMemory: @unchecked Sendable {
     private let start: UnsafeMutablePointer<Region>
     private let count: Int
     /// Takes the bit away that tells a host-visible page from a private one: the view tells it here.
-    private let mask: GPN
+    let mask: GPN
+    /// Lives as long as the guest's memory.
+    private let audit: Unmanaged<VisibilityAudit>
 
-    init(_ regions: [Region], boundary: GPN) {
+    init(_ regions: [Region], boundary: GPN, _ audit: VisibilityAudit) {
+      unsafe self.audit = Unmanaged.passUnretained(audit)
       unsafe start = .allocate(capacity: max(regions.count, 1))
       count = regions.count
       mask = ~boundary
@@ -111,11 +118,14 @@ public final class GuestMemory: @unchecked Sendable {
         let region = unsafe start[number]
         // Wraps for a page before the region, and is then larger than any count.
         let index = page & mask &- region.firstPage
-        guard index < region.pageCount && region.view == view else { continue }
+        guard index < region.pageCount && (region.view == view || view == .either) else {
+          continue
+        }
         let left = region.pageCount &- index
         guard let map = region.map else { return (region, index, left) }
-        let run = map.run(from: index, visible: view == .hostVisible)
-        return run == 0 ? nil : (region, index, min(run, left))
+        let run = map.run(from: index, visible: region.view == .hostVisible)
+        if run > 0 { return (region, index, min(run, left)) }
+        if view != .either { return nil }
       }
       return nil
     }
@@ -136,9 +146,22 @@ public final class GuestMemory: @unchecked Sendable {
     @unsafe
     func page(
       _ page: GPN, in view: GuestMemoryView
-    ) throws(GuestMemoryError) -> (start: UnsafeMutableRawPointer, pageCount: UInt64) {
-      guard let place = place(of: page, in: view) else { throw .notVisible(page: page) }
-      return unsafe (place.region.start + Int(place.index) * 4096, place.pageCount)
+    ) throws(GuestMemoryError) -> (
+      start: UnsafeMutableRawPointer, pageCount: UInt64, isCounted: GuestMemoryView?
+    ) {
+      guard let place = place(of: page, in: view) else {
+        unsafe audit._withUnsafeGuaranteedRef { $0.refused(page) }
+        throw .notVisible(page: page)
+      }
+      return unsafe (
+        place.region.start + Int(place.index) * 4096, place.pageCount,
+        place.region.map == nil ? nil : place.region.view
+      )
+    }
+
+    /// Data moves to or from pages of a guest that hides others.
+    func count(_ pages: UInt64, _ view: GuestMemoryView) {
+      unsafe audit._withUnsafeGuaranteedRef { $0.countData(pages, view) }
     }
   }
 
@@ -197,7 +220,9 @@ public final class GuestMemory: @unchecked Sendable {
     self.files = files
     self.mappedPieces = mappedPieces
     self.maps = maps.map(\.map)
-    regions = Regions(checked, boundary: boundary)
+    let audit = VisibilityAudit(boundary: boundary)
+    self.audit = audit
+    regions = Regions(checked, boundary: boundary, audit)
   }
 
   /// 256 GiB: of the 128 TiB that a process has, 256 guests can take half.
@@ -207,6 +232,12 @@ public final class GuestMemory: @unchecked Sendable {
     regions.deallocate()
     for map in maps { map.deallocate() }
   }
+
+  /// In page numbers: the bit that those of host-visible pages may have.
+  var boundary: GPN { ~regions.mask }
+
+  /// Whether the guest says page by page what is visible.
+  var hidesPages: Bool { !maps.isEmpty }
 
   func contains(_ page: GPN, in view: GuestMemoryView) -> Bool {
     regions.place(of: page, in: view) != nil
@@ -225,7 +256,8 @@ public final class GuestMemory: @unchecked Sendable {
   func page(
     _ page: GPN, in view: GuestMemoryView
   ) throws(GuestMemoryError) -> (start: UnsafeMutableRawPointer, pageCount: UInt64) {
-    try unsafe regions.page(page, in: view)
+    let found = try unsafe regions.page(page, in: view)
+    return unsafe (found.start, found.pageCount)
   }
 
   /// Copies host-visible bytes of one page out; nil when they may not be seen, or lie in two pages.
@@ -269,6 +301,7 @@ public final class GuestMemory: @unchecked Sendable {
     var file: Int32 = -1
     for page in pages {
       guard let place = regions.place(of: page, in: view) else {
+        audit.refused(page)
         throw .notVisible(page: page)
       }
       // A view's memory is one file; pages of two can't be one ring.
@@ -330,7 +363,8 @@ public struct GuestRangeData: ExternalData, ~Copyable, ~Escapable {
     let position = Int(range.byteOffset) &+ offset
     let limit = min(maximum, byteCount &- offset)
     let within = position & 4095
-    let found: (start: UnsafeMutableRawPointer, pageCount: UInt64)
+    let found:
+      (start: UnsafeMutableRawPointer, pageCount: UInt64, isCounted: GuestMemoryView?)
     do throws(GuestMemoryError) {
       unsafe found = try regions.page(pageNumber(position >> 12), in: view)
     } catch {
@@ -345,6 +379,7 @@ public struct GuestRangeData: ExternalData, ~Copyable, ~Escapable {
       index &+= 1
       pageCount &+= 1
     }
+    if let view = unsafe found.isCounted { regions.count(pageCount, view) }
     let count = min(limit, Int(pageCount) &* 4096 &- within)
     // Safe: within pages that the table of the guest's memory holds, which outlives the channel.
     return unsafe _overrideLifetime(

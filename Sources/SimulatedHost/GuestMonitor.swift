@@ -12,8 +12,12 @@ final class GuestMonitor: @unchecked Sendable {
   private let memory: GuestMemory
   /// The page that the guest triggers in, as it is mapped here.
   private var page: UnsafeMutableRawPointer?
+  /// That page's number.
+  private(set) var gpn: GPN?
   /// What stands for the signal of each open channel that has a monitor.
   private var doorbells: [MonitorID: EventBox] = [:]
+  /// Those of channels whose rings are looked at without a signal.
+  private var polled: [ObjectIdentifier: EventBox] = [:]
   fileprivate private(set) var isOver = false
 
   /// How long a trigger waits at most, in nanoseconds.
@@ -26,9 +30,12 @@ final class GuestMonitor: @unchecked Sendable {
   /// - Throws: `notVisible` for a page that it may not name; then there is none.
   func setPages(_ pages: MonitorPages?, in view: GuestMemoryView) throws(GuestMemoryError) {
     unsafe page = nil
+    gpn = nil
     guard let pages else { return }
+    let number = pages.childToParent / 4096
     // Safe: it stays mapped as long as `memory` lives.
-    unsafe page = try memory.page(pages.childToParent / 4096, in: view).start
+    unsafe page = try memory.page(number, in: view).start
+    gpn = number
   }
 
   func watch(_ monitor: MonitorID?, _ doorbell: EventBox) {
@@ -39,14 +46,22 @@ final class GuestMonitor: @unchecked Sendable {
     if let monitor { doorbells[monitor] = nil }
   }
 
+  /// Signals the channel every so often, for a guest that does not.
+  func poll(_ doorbell: EventBox) { polled[ObjectIdentifier(doorbell)] = doorbell }
+
+  func endPolling(_ doorbell: EventBox) { polled[ObjectIdentifier(doorbell)] = nil }
+
   /// The guest is gone.
   func end() { isOver = true }
 
-  fileprivate var isWatching: Bool { unsafe page != nil && !doorbells.isEmpty }
+  fileprivate var isWatching: Bool {
+    unsafe page != nil && !doorbells.isEmpty || !polled.isEmpty
+  }
 
   /// Takes the bits that are set, and signals their channels. Those of channels that are not open
   /// mean nothing.
   func look() {
+    for doorbell in polled.values { doorbell.event.signalWithoutBlocking() }
     guard let page = unsafe page else { return }
     for group in 0..<MonitorPage.groupCount {
       guard let first = MonitorID(UInt8(group * 32)) else { continue }

@@ -31,7 +31,7 @@ public struct HostChannel: ~Copyable, Sendable {
     _ request: OpenRequest, memory: GuestMemory, gpadls: GPADLTable,
     interrupt: ChannelInterrupt, state: HostChannelState, faults: ChannelFaults,
     capture: Capture?, guest: Int = 0, subchannelIndex: UInt16 = 0,
-    maximumPacketByteCount: Int = 65536
+    acceptsSharedData: Bool = false, maximumPacketByteCount: Int = 65536
   ) throws(RingError) {
     let split = Int(request.downstreamPageOffset) * 4096
     let total = request.ringPages.count * 4096
@@ -42,7 +42,8 @@ public struct HostChannel: ~Copyable, Sendable {
     self.producer = producer
     buffer = PacketBuffer(capacity: maximumPacketByteCount)
     self.memory = memory
-    view = request.confidentiality == .ringAndExternalMemory ? .encrypted : .hostVisible
+    let encrypted: GuestMemoryView = acceptsSharedData ? .either : .encrypted
+    view = request.confidentiality == .ringAndExternalMemory ? encrypted : .hostVisible
     self.gpadls = gpadls
     self.interrupt = interrupt
     self.state = state

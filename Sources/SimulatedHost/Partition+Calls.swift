@@ -207,11 +207,28 @@ extension Partition {
   private func setVisibility(_ change: LinkVisibility) -> HypercallStatus {
     do throws(GuestMemoryError) {
       guard let memory else { return .accessDenied }
+      noteChangeInUse(change, memory)
       try memory.setVisibility(change)
       return relay?.setVisibility(change) ?? .success
     } catch {
       logger.warning("visibility not changed: \(error)")
       return .invalidParameter
+    }
+  }
+
+  /// No page changes under somebody who has it: a GPADL is torn down first.
+  private func noteChangeInUse(_ change: LinkVisibility, _ memory: GuestMemory) {
+    let pages = memory.audit.pages(change)
+    let boundary = memory.boundary
+    if let (id, page) = gpadls.first(with: pages, boundary: boundary) {
+      memory.audit.changedInUse(page, of: "GPADL \(id)")
+    }
+    for (id, entry) in leaving {
+      guard let page = entry.page(in: pages, boundary: boundary) else { continue }
+      memory.audit.changedInUse(page, of: "GPADL \(id)")
+    }
+    if let page = monitor?.gpn, pages.contains(page & ~boundary) {
+      memory.audit.changedInUse(page, of: "the monitor")
     }
   }
 

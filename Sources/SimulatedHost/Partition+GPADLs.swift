@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Logging
 import Platform
 import VMBus
 
@@ -16,13 +17,27 @@ extension Partition {
     let views = relay == nil ? views(of: channel) : [.hostVisible]
     for range in ranges {
       for page in range.gpns where !views.contains(where: { memory.contains(page, in: $0) }) {
+        memory.audit.refused(page)
         refuse("GPADL \(gpadl) of channel \(channel)", GuestMemoryError.notVisible(page: page))
         return perform(server.gpadlCompleted(gpadl, .unsuccessful))
       }
     }
+    if memory.hidesPages { log(gpadl, of: channel, ranges, memory) }
     if let relay { return relay.create(gpadl, of: channel) }
     gpadls.insert(gpadl, GPADLEntry(channel, ranges))
     perform(server.gpadlCompleted(gpadl, .success))
+  }
+
+  /// Tells of which kind the pages are.
+  private func log(
+    _ gpadl: GPADLID, of channel: ChannelID, _ ranges: [GPADLRange], _ memory: GuestMemory
+  ) {
+    var (encrypted, shared) = (0, 0)
+    for page in ranges.lazy.flatMap(\.gpns) {
+      if memory.contains(page, in: .encrypted) { encrypted += 1 } else { shared += 1 }
+    }
+    logger.debug(
+      "GPADL \(gpadl) of channel \(channel): \(encrypted) pages encrypted, \(shared) shared")
   }
 
   /// The memory that GPADLs of a channel may lie in: its ring's, and its external data's.
@@ -31,7 +46,8 @@ extension Partition {
       let device = host.devices[index]
     else { return [.hostVisible] }
     switch device.vsp.offer.flags.confidentiality {
-    case .ringAndExternalMemory: return [.encrypted]
+    case .ringAndExternalMemory:
+      return [host.configuration.acceptsSharedData ? .either : .encrypted]
     case .ring: return [.encrypted, .hostVisible]
     case .hostVisible, nil: return [.hostVisible]
     }

@@ -79,13 +79,15 @@ extension Partition {
       channel = try HostChannel(
         request, memory: memory, gpadls: gpadls, interrupt: interrupt, state: state,
         faults: ChannelFaults(device.faults), capture: host.configuration.capture,
-        guest: number, subchannelIndex: subchannel)
+        guest: number, subchannelIndex: subchannel,
+        acceptsSharedData: host.configuration.acceptsSharedData)
     } catch {
       throw .ring(error)
     }
     channels[id] = OpenedChannel(
       state: state, interrupt: interrupt, connectionID: request.connectionID, monitor: monitorID)
     monitor?.watch(monitorID, box)
+    if host.configuration.pollsRings { monitor?.poll(box) }
     worker.watch(box.event.rawValue) { box.event.drain() }
     device.vsp.open(channel, on: worker)
     logger.debug("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])

@@ -193,6 +193,7 @@ final class Partition: @unchecked Sendable {
   func closed(_ id: ChannelID) {
     guard let channel = channels.removeValue(forKey: id) else { return }
     monitor?.unwatch(channel.monitor)
+    if let doorbell = doorbells[channel.connectionID] { monitor?.endPolling(doorbell) }
     let state = channel.state
     if revoking.contains(id) {
       finishRevokes()
@@ -210,6 +211,10 @@ final class Partition: @unchecked Sendable {
     guard !isGone else { return }
     isGone = true
     logger.info("guest \(reason)")
+    if let memory, memory.hidesPages {
+      logger.log(
+        level: memory.audit.violationCount == 0 ? .info : .warning, "\(memory.audit.summary)")
+    }
     for door in doors { host.control.unwatch(door.socket.rawValue) }
     monitor?.end()
     relay?.end()

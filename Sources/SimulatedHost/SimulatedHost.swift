@@ -21,6 +21,12 @@ public final class SimulatedHost: Sendable {
     /// Whether guests that have monitor pages signal through them, and not by hypercall: it takes
     /// a millisecond then until their packets are seen.
     public var usesMonitors = false
+    /// Whether each open ring is looked at every millisecond, for guests that do not signal: Linux in a
+    /// VBS machine with a paravisor.
+    public var pollsRings = false
+    /// Whether data of a channel with encrypted external memory may lie in host-visible pages too:
+    /// Linux's storage driver bounces it whatever the offer says.
+    public var acceptsSharedData = false
     /// Makes this host the paravisor of its guests: the socket of their host, whose channels it
     /// offers to them beside its own.
     public var hostPath: String?

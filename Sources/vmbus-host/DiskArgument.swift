@@ -31,6 +31,8 @@ struct DiskArgument: ExpressibleByArgument {
       case "vtl=2": vtl = 2
       case "memory=ring": flags = .confidentialRingBuffer
       case "memory=all": flags = .confidential
+      // A fault: guests are to refuse such an offer.
+      case "memory=external": flags = .confidentialExternalMemory
       default:
         guard let place = DiskPlace.Part(option) else { return nil }
         switch place {

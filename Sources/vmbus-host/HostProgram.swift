@@ -25,7 +25,7 @@ struct HostProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "A raw image to serve, sparse or not, or memory:SIZE. Options: ro, block=512|4096, physical=4096 (512e), controller=N and lun=N (by default each disk has a controller of its own), vtl=2 (for a paravisor, not for its guests), memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is).",
+      "A raw image to serve, sparse or not, or memory:SIZE. Options: ro, block=512|4096, physical=4096 (512e), controller=N and lun=N (by default each disk has a controller of its own), vtl=2 (for a paravisor, not for its guests), memory=ring (encrypted ring) or memory=all (encrypted DMA too; both for guests whose paravisor this is), memory=external (a fault: encrypted DMA under a ring that is not).",
       valueName: "file[,option...]"))
   var disk: [DiskArgument] = []
 
@@ -85,6 +85,18 @@ struct HostProgram: ParsableCommand {
     help: "Let guests that have monitor pages signal through them instead of by hypercall.")
   var monitors = false
 
+  @Flag(
+    help:
+      "Look at open rings every millisecond, for guests that do not signal: Linux in a VBS machine with a paravisor."
+  )
+  var pollRings = false
+
+  @Flag(
+    help:
+      "Take data from host-visible memory too where the offer says encrypted (memory=all): Linux's storage driver bounces it all the same."
+  )
+  var acceptSharedData = false
+
   @Option(
     help: ArgumentHelp(
       "A named pipe to make, whose lines are commands: \(Controllers.commands), \(NetworkDevices.commands), \(IntegrationDevices.commands).",
@@ -125,6 +137,9 @@ struct HostProgram: ParsableCommand {
     configuration.logger = logger
     configuration.workers = workerConfigurations
     configuration.usesMonitors = monitors
+    configuration.pollsRings = pollRings
+    configuration.acceptsSharedData = acceptSharedData
+    configuration.server.offersUnlawfulFlags = disk.contains { $0.flags.confidentiality == nil }
     if let capture {
       do throws(Errno) {
         configuration.capture = try Capture(path: capture)

@@ -44,6 +44,18 @@ struct ParavisorProgram: AsyncParsableCommand {
       valueName: "N,key=KEYFILE[,memory=...]"))
   var disk: [HostDiskArgument] = []
 
+  @Flag(
+    help:
+      "Look at open rings every millisecond, for guests that do not signal: Linux in a VBS machine with a paravisor."
+  )
+  var pollRings = false
+
+  @Flag(
+    help:
+      "Take data from host-visible memory too where the offer says encrypted (memory=all): Linux's storage driver bounces it all the same."
+  )
+  var acceptSharedData = false
+
   @Option(
     help: ArgumentHelp(
       "Write control messages and ring packets to a pcapng file.", valueName: "file"))
@@ -61,6 +73,8 @@ struct ParavisorProgram: AsyncParsableCommand {
     var configuration = SimulatedHost.Configuration()
     configuration.logger = logger
     configuration.hostPath = host
+    configuration.pollsRings = pollRings
+    configuration.acceptsSharedData = acceptSharedData
     configuration.leaves = IsolatedMachine(
       kind: isolation.kind, hasParavisor: true, offersConfidentialVMBus: !noConfidential
     ).leaves(boundaryBit: 46)

@@ -44,7 +44,9 @@ extension ControlServer {
   private mutating func offer(
     _ offer: OfferChannel, as id: ChannelID
   ) throws(ControlError) -> [ServerAction] {
-    guard offer.flags.confidentiality != nil else { throw .invalidOffer(id, .unlawfulFlags) }
+    guard configuration.offersUnlawfulFlags || offer.flags.confidentiality != nil else {
+      throw .invalidOffer(id, .unlawfulFlags)
+    }
     guard standing(offer, subchannel: offer.subchannelIndex) == nil else {
       throw .invalidOffer(id, .duplicateInstance)
     }

@@ -19,6 +19,9 @@ public struct ServerConfiguration: Sendable {
   /// How many words all its GPADLs may have together: about a GiB of memory in pages.
   public var maximumGPADLWords = 327_680
 
+  /// A fault for tests: offers whose flags no guest may accept are made all the same.
+  public var offersUnlawfulFlags = false
+
   public init() {}
 }
 
