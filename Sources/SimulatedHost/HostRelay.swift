@@ -29,8 +29,9 @@ final class HostRelay {
   private let proxies: [EventBox]
   /// The channels of the host that the guest has been offered.
   private var channels: Set<ChannelID> = []
-  /// The host's GPADLs by the guest's ids of them.
-  private var gpadls: [GPADLID: GPADLID] = [:]
+  /// The GPADLs that the host has been told of, under the guest's ids: the guest names them to the
+  /// host's devices.
+  private var gpadls: Set<GPADLID> = []
   private(set) var isConnecting = false
   private var attempt = 0
   private var isOver = false
@@ -164,7 +165,7 @@ final class HostRelay {
   private func revokeAll() {
     let channels = channels
     self.channels = []
-    gpadls = [:]
+    gpadls = []
     for id in channels.sorted() {
       do throws(ControlError) { partition.perform(try partition.server.revoke(id)) } catch {
         partition.logger.debug("relayed channel \(id): \(error)")
@@ -179,8 +180,8 @@ final class HostRelay {
   func create(_ gpadl: GPADLID, of channel: ChannelID) {
     guard let ranges = partition.server.gpadlBeingCreated(gpadl, of: channel) else { return }
     do throws(ControlError) {
-      let (own, actions) = try client.createGPADL(channel, ranges: ranges)
-      gpadls[gpadl] = own
+      let actions = try client.createGPADL(channel, as: gpadl, ranges: ranges)
+      gpadls.insert(gpadl)
       perform(actions)
     } catch {
       partition.perform(partition.server.gpadlCompleted(gpadl, .unsuccessful))
@@ -188,26 +189,26 @@ final class HostRelay {
   }
 
   func tearDown(_ gpadl: GPADLID) {
-    let own = gpadls[gpadl]
+    let isKnown = gpadls.contains(gpadl)
     let isAsked = perform { client throws(ControlError) in
-      guard let own else { throw .unknownGPADL(gpadl) }
-      return try client.tearDownGPADL(own)
+      guard isKnown else { throw .unknownGPADL(gpadl) }
+      return try client.tearDownGPADL(gpadl)
     }
     // Of a rescinded channel the host has nothing any more.
     if !isAsked { tornDown(gpadl) }
   }
 
   private func tornDown(_ gpadl: GPADLID) {
-    gpadls[gpadl] = nil
+    gpadls.remove(gpadl)
     partition.perform(partition.server.gpadlTornDown(gpadl))
   }
 
   func open(_ request: OpenRequest) {
     let id = request.channel
     let isAsked = perform { client throws(ControlError) in
-      guard let ring = gpadls[request.ring] else { throw .unknownGPADL(request.ring) }
+      guard gpadls.contains(request.ring) else { throw .unknownGPADL(request.ring) }
       var open = OpenParameters(
-        ring: ring, downstreamPageOffset: request.downstreamPageOffset)
+        ring: request.ring, downstreamPageOffset: request.downstreamPageOffset)
       open.targetVP = request.targetVP
       open.userData = request.userData
       return try client.open(id, open)
@@ -294,13 +295,12 @@ final class HostRelay {
       case .rescinded(let id): rescinded(id)
       case .opened(let id, let status):
         partition.perform(partition.server.openCompleted(id, status))
-      case .gpadlCreated(let own, let status):
-        guard let gpadl = gpadls.first(where: { $0.value == own })?.key else { continue }
-        if !status.isSuccess { gpadls[gpadl] = nil }
+      case .gpadlCreated(let gpadl, let status):
+        guard gpadls.contains(gpadl) else { continue }
+        if !status.isSuccess { gpadls.remove(gpadl) }
         partition.perform(partition.server.gpadlCompleted(gpadl, status))
-      case .gpadlTornDown(let own):
-        guard let gpadl = gpadls.first(where: { $0.value == own })?.key else { continue }
-        tornDown(gpadl)
+      case .gpadlTornDown(let gpadl) where gpadls.contains(gpadl): tornDown(gpadl)
+      case .gpadlTornDown: break
       case .modified(let id, let status):
         partition.perform(partition.server.modifyCompleted(id, status))
       case .refused(let error):

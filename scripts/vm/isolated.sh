@@ -32,8 +32,11 @@ bed_add_parts() {
 }
 
 part_guests() {
-  say "$1x$2vbs"
-  [[ $1 == 6.12 ]] || printf '%s\n' "$1x$2vconfidential" "$1x$2vdirect" "$1x1vunlawful"
+  local kind
+  for kind in vbs vconfidential vdirect vunlawful; do
+    # The older kernel knows no confidential VMBus.
+    [[ $1 == 6.12 && $kind != vbs || -n ${ONLY:-} && $ONLY != "$kind" ]] || say "$1x$2$kind"
+  done
 }
 
 guest4=192.0.2.2 far4=192.0.2.1
@@ -44,25 +47,29 @@ secret=not-for-the-host
 # guest_script KIND DIRECTORY FILES: prints what starts the guest's host, paravisor and machine.
 guest_script() {
   local commands="<>$2/$guest.commands >&0" far="<>$2/$guest.far >&0" path='' answers=/answers.sh
-  local shell=/bin/sh apart='unshare -n' kind=vbs-confidential join=host.sock paravisor='' memory=''
+  local shell=/bin/sh apart='unshare -n' kind=vbs-confidential join=host.sock paravisor='' slots=/tmp
   if [[ $1 == file ]]; then
     commands="<$scratch/$guest.commands >>$2/$guest.commands"
     far="<$scratch/$guest.far >>$2/$guest.far"
-    path="PATH=$programs:\$PATH"
+    path="PATH=$programs:\$PATH" slots=$scratch
     answers=$root/scripts/vm/answers.sh shell="$bed_parts/busybox sh" apart='unshare -rn'
   fi
   # Linux does not signal in a VBS machine with a paravisor: whoever serves a channel has to look.
-  local disks=(--disk disk.img) nic=tap=vsp0 options=(--poll-rings)
+  local disks='--disk disk.img' nic=tap=vsp0 options=--poll-rings index
   case $guest in
-    *vbs) kind=vbs options=() ;;
+    *vbs) kind=vbs options='' ;;
     *vconfidential)
-      join=paravisor.sock disks+=(--disk own.img,vtl=2)
+      join=paravisor.sock disks+=' --disk own.img,vtl=2'
       paravisor="vmbus-paravisor --socket paravisor.sock --host host.sock --isolation vbs --poll-rings \
         --disk 0,key=disk.key,memory=ring --verbose 2>$2/$guest.paravisor &"
       ;;
-    *vdirect) memory=,memory=all options+=(--accept-shared-data) ;;
-    *vunlawful) disks=(--disk disk.img,memory=ring --disk memory:4M,memory=external) ;;
+    *vdirect) disks+=,memory=all nic+=,memory=all options+=' --accept-shared-data' ;;
+    *vunlawful) disks+=',memory=ring --disk memory:4M,memory=external' ;;
   esac
+  # Two at a time: an emulated machine has no more.
+  for index in "${!guests[@]}"; do
+    [[ ${guests[index]} != "$guest" ]] || say "exec 9>$slots/turn$((index % 2)); flock 9"
+  done
   cat <<END
 [ "\$1" = apart ] || exec $apart $shell "\$0" apart
 $path
@@ -71,8 +78,8 @@ $ip link set lo up
 truncate -s 32M disk.img
 truncate -s 16M own.img
 dd if=/dev/urandom of=disk.key bs=64 count=1 2>/dev/null
-vmbus-host --socket host.sock --workers $(processors) ${disks[*]/%.img/.img$memory} --nic $nic$memory \
-  ${options[*]} --verbose 2>$2/$guest.host &
+vmbus-host --socket host.sock --workers $(processors) $disks --nic $nic $options \
+  --verbose 2>$2/$guest.host &
 host=\$!
 until [ -S host.sock ]; do sleep 0.1; done
 $paravisor
@@ -115,6 +122,9 @@ peer_log() { if kind confidential; then say "$bed_logs/$guest.paravisor"; else s
 
 # --- Checks ----------------------------------------------------------------------------------------
 
+# In its turn.
+boots_in_turn() { guest_seconds=1700 guest uname -r >&3; }
+
 connects_isolated() {
   local version=6.0 group='Group A 0x1, Group B 0x9a1'
   [[ $guest != 6.12* ]] || version=5.3
@@ -126,11 +136,139 @@ connects_isolated() {
   grep -oF "Vmbus version:$version" "$scratch/$guest.words" >&3
   if kind bs; then
     fails grep -F 'confidential VMBus' "$scratch/$guest.words"
+    grep "confidential=false .*guest speaks $version" "$(peer_log)"
   else
     grep -F 'Establishing connection to the confidential VMBus' "$scratch/$guest.words"
-    grep -E 'guest speaks 6.0 .*confidential=true|confidential=true.*guest speaks 6.0' "$(peer_log)"
+    grep "confidential=true .*guest speaks $version" "$(peer_log)"
   fi
 }
 
-check 'boots' 300 guest_boots
+# The controllers of the host's first disk, and of the paravisor's.
+host_disk=5d15c000-0000-4000-8000-000000000000 paravisor_disk=9a7a5150-0000-4000-8000-000000000000
+
+# disk_of CONTROLLER: its disk in the guest; fails as long as there is none.
+disk_of() { guest "cd /sys/bus/vmbus/devices/$1/host*/target*/*/block && ls -d *"; }
+
+# uses_a_disk CONTROLLER: a partition, a file system, and files that come back from the disk.
+uses_a_disk() {
+  local name
+  wait_for 60 disk_of "$1"
+  name=$(disk_of "$1")
+  guest "printf 'n\np\n1\n\n\nw\n' | fdisk /dev/$name; fdisk -l /dev/$name"
+  guest "until [ -b /dev/${name}1 ]; do sleep 0.1; done"
+  guest_seconds=120 guest "mkdir -p /mnt; $mke2fs -q -t ext4 /dev/${name}1; mount /dev/${name}1 /mnt
+    dd if=/dev/urandom of=/tmp/random bs=1M count=2; cp /tmp/random /bin/busybox /mnt
+    i=0; while [ \$i -lt 20000 ]; do echo $secret; i=\$((i + 1)); done >/tmp/secret; cp /tmp/secret /mnt; umount /mnt"
+  guest_seconds=120 guest "echo 3 >/proc/sys/vm/drop_caches; $e2fsck -f -n /dev/${name}1; mount /dev/${name}1 /mnt
+    cmp /tmp/random /mnt/random; cmp /bin/busybox /mnt/busybox; cmp /tmp/secret /mnt/secret; umount /mnt"
+  # Past the page cache, in sizes of their own.
+  guest_seconds=120 guest "for size in 4 64 512; do
+      dd if=/tmp/random of=/dev/$name bs=\${size}k oflag=direct seek=0 conv=notrunc
+      dd if=/dev/$name bs=\${size}k iflag=direct count=\$((2048 / size)) | cmp - /tmp/random
+    done"
+}
+
+uses_the_disks() {
+  uses_a_disk "$host_disk"
+  ! kind confidential || uses_a_disk "$paravisor_disk"
+}
+
+nic() { guest 'cd /sys/bus/vmbus/devices/5d15c000-0000-4000-8000-0000000e0000/net && ls -d *'; }
+
+uses_the_network() {
+  local name
+  wait_for 60 nic
+  name=$(nic)
+  far "$ip addr add $far4/24 dev vsp0; $ip link set vsp0 up"
+  guest "$ip link set lo up; $ip addr add $guest4/24 dev $name; $ip link set $name up"
+  guest "ping -q -A -c 5 -W 5 $far4; ping -q -A -c 5 -W 5 -s 1400 $far4" >"$scratch/$guest.pings"
+  cat "$scratch/$guest.pings"
+  (($(grep -c ' 5 packets received' "$scratch/$guest.pings") == 2))
+  # A web server at each end, and a file for the other one.
+  guest 'dd if=/dev/urandom of=/tmp/file bs=1M count=2; httpd -p 80 -h /tmp; sha256sum </tmp/file' >"$scratch/$guest.sum"
+  far 'dd if=/dev/urandom of=file bs=1M count=2; httpd -p 80 -h .; sha256sum <file' >"$scratch/$guest.far-sum"
+  guest_seconds=120 guest "wget -q -O - http://$far4/file | sha256sum" | cmp - "$scratch/$guest.far-sum"
+  guest_seconds=120 far "wget -q -O - http://$guest4/file | sha256sum" | cmp - "$scratch/$guest.sum"
+}
+
+# gpadls LOG: of each channel what its GPADLs lay in: "CHANNEL PAGES encrypted|shared|mixed", the last guest's.
+gpadls() {
+  sed -nE 's/.*GPADL .* of channel ([0-9]+): ([0-9]+) pages encrypted, ([0-9]+) shared/\1 \2 \3/p' "$1" |
+    awk '{ print $1, $2 + $3, ($3 == 0 ? "encrypted" : $2 == 0 ? "shared" : "mixed") }' | sort -u
+}
+
+# Rings, and the network's buffers of 16 MiB and nearly 1 MiB.
+memory_is_as_offered() {
+  gpadls "$(peer_log)" | tee "$scratch/$guest.gpadls"
+  fails grep mixed "$scratch/$guest.gpadls"
+  if kind bs; then
+    fails grep encrypted "$scratch/$guest.gpadls"
+  elif kind confidential; then
+    # The host's have low numbers.
+    fails grep -E '^[0-9]{1,3} .* encrypted' "$scratch/$guest.gpadls"
+    grep -E '^[0-9]{4} 64 encrypted' "$scratch/$guest.gpadls"
+    fails grep -E '^[0-9]{4} .* shared' "$scratch/$guest.gpadls"
+  elif kind direct; then
+    fails grep shared "$scratch/$guest.gpadls"
+    grep ' 4096 encrypted' "$scratch/$guest.gpadls"
+  fi
+  grep ' 4096 ' "$scratch/$guest.gpadls"
+  say "$(grep -c encrypted "$scratch/$guest.gpadls" || true) encrypted, $(grep -c shared "$scratch/$guest.gpadls" || true) shared" >&3
+}
+
+refuses_the_offer() {
+  guest dmesg | tee "$scratch/$guest.offers" | grep -i "isn't encrypted" >&3
+  wait_for 60 disk_of "$host_disk"
+  guest '! ls -d /sys/bus/vmbus/devices/5d15c000-0000-4000-8000-000000000001'
+}
+
+# Linux has no way to signal in a VBS machine with a paravisor, and says so once.
+says_what_it_must() {
+  local warnings=1
+  guest 'dmesg | gzip' | gzip -d >"$bed_logs/$guest.dmesg"
+  ! kind bs || warnings=0
+  (($(grep -c '\] WARNING: ' "$bed_logs/$guest.dmesg") == warnings))
+  ((warnings == 0)) || grep -E '\] WARNING: .*(connection\.c|vmbus_set_event)' "$bed_logs/$guest.dmesg"
+  fails grep -iE 'BUG:|Oops:|hostile|malformed|hung task|blocked for more|invalid packet|timed out' "$bed_logs/$guest.dmesg"
+  kind unlawful || fails grep -iE 'hv_.*(error|fail)' "$bed_logs/$guest.dmesg"
+}
+
+# summaries LOG: what was counted of each guest's visibility.
+summaries() { grep -o 'visibility: .*' "$1"; }
+
+# Nobody wanted a page that was not his, and data moved in pages of one kind alone: Linux bounces it even where
+# it need not.
+nobody_touched_another_page() {
+  local log
+  for log in "$bed_logs/$guest.host" "$bed_logs/$guest.paravisor"; do
+    [[ -s $log ]] || continue
+    fails grep -E ' (warning|error) ' "$log"
+    summaries "$log" | tee "$scratch/$guest.summaries"
+    [[ -s $scratch/$guest.summaries ]]
+    fails grep -vE 'visibility: 0 violations; data pages: [0-9]+ shared, 0 encrypted' "$scratch/$guest.summaries"
+    grep -E 'data pages: [1-9]' "$scratch/$guest.summaries" | tail -n 1 >&3
+  done
+  fails grep -E ' (warning|error) ' "$bed_logs/$guest.machine"
+}
+
+# What the guest wrote to the paravisor's disk lies on the host as ciphertext.
+host_has_ciphertext() {
+  kind confidential || return 0
+  fails grep -qaF "$secret" "$bed_logs/$guest.disk"
+  (($(tr -d '\0' <"$bed_logs/$guest.disk" | wc -c) > 1 << 20))
+}
+
+# Those that an unlawful offer makes no difference to are left out.
+unless_unlawful() { kind unlawful || "$@"; }
+if_unlawful() { ! kind unlawful || "$@"; }
+
+check 'boots' 1800 boots_in_turn
 check 'connects' 120 connects_isolated
+check 'an unlawful offer' 120 'if_unlawful refuses_the_offer'
+check 'uses the disks' 400 'unless_unlawful uses_the_disks'
+check 'uses the network' 300 'unless_unlawful uses_the_network'
+check 'memory is as offered' 30 'unless_unlawful memory_is_as_offered'
+check 'says what it must' 120 says_what_it_must
+check 'powers off' 180 powers_off
+check 'nobody touched another page' 30 'unless_unlawful nobody_touched_another_page'
+check 'the host has ciphertext' 30 host_has_ciphertext

@@ -125,20 +125,30 @@ extension ControlClient {
   public mutating func createGPADL(
     _ channel: ChannelID, ranges: [GPADLRange]
   ) throws(ControlError) -> (id: GPADLID, actions: [ClientAction]) {
-    _ = try requireActive()
-    _ = try usable(channel)
     while nextGPADL == 0 || gpadls[GPADLID(nextGPADL)] != nil { nextGPADL &+= 1 }
     let id = GPADLID(nextGPADL)
+    let actions = try createGPADL(channel, as: id, ranges: ranges)
+    nextGPADL &+= 1
+    return (id, actions)
+  }
+
+  /// The same under an id that somebody else has given out: a relay's guest names it to the device in
+  /// packets, which the relay does not see.
+  public mutating func createGPADL(
+    _ channel: ChannelID, as id: GPADLID, ranges: [GPADLRange]
+  ) throws(ControlError) -> [ClientAction] {
+    _ = try requireActive()
+    _ = try usable(channel)
+    guard id != GPADLID(0), gpadls[id] == nil else { throw .invalidGPADLState(id) }
     let messages: [OutgoingMessage]
     do throws(GPADLFault) {
       messages = try GPADL.messages(id, of: channel, ranges: ranges)
     } catch {
       throw .invalidGPADL(id, error)
     }
-    nextGPADL &+= 1
     gpadls[id] = ClientGPADL(channel: channel, ringPages: GPADL.ringPages(ranges))
     let connectionID = messageConnectionID
-    return (id, messages.map { .post($0, connectionID: connectionID) })
+    return messages.map { .post($0, connectionID: connectionID) }
   }
 
   mutating func handleCreated(_ result: GPADLCreated) throws(ControlError) -> [ClientAction] {
