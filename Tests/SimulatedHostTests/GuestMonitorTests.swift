@@ -66,4 +66,19 @@ import VMBus
     monitor.look()
     #expect(doorbell.event.drain() == 0)
   }
+
+  /// For a guest that does not signal.
+  @Test func ringsCanBeLookedAtWithoutASignal() throws {
+    let bed = try GuestSynICTests.Bed()
+    let monitor = GuestMonitor(bed.memory)
+    let doorbell = try EventBox()
+    monitor.poll(doorbell)
+    for _ in 0..<2 {
+      monitor.look()
+      #expect(doorbell.event.drain() == 1)
+    }
+    monitor.endPolling(doorbell)
+    monitor.look()
+    #expect(doorbell.event.drain() == 0)
+  }
 }

@@ -55,7 +55,8 @@ guest_script() {
     answers=$root/scripts/vm/answers.sh shell="$bed_parts/busybox sh" apart='unshare -rn'
   fi
   # Linux does not signal in a VBS machine with a paravisor: whoever serves a channel has to look.
-  local disks='--disk disk.img' nic=tap=vsp0 options=--poll-rings index
+  local disks='--disk disk.img' nic=tap=vsp0 options=--poll-rings
+  local index turn ended
   case $guest in
     *vbs) kind=vbs options='' ;;
     *vconfidential)
@@ -66,13 +67,15 @@ guest_script() {
     *vdirect) disks+=,memory=all nic+=,memory=all options+=' --accept-shared-data' ;;
     *vunlawful) disks+=',memory=ring --disk memory:4M,memory=external' ;;
   esac
-  # Two at a time: an emulated machine has no more.
+  # Two at a time, in their order: an emulated machine has no memory for more.
   for index in "${!guests[@]}"; do
-    [[ ${guests[index]} != "$guest" ]] || say "exec 9>$slots/turn$((index % 2)); flock 9"
+    [[ ${guests[index]} == "$guest" ]] || continue
+    turn="until [ $index -lt 2 ] || [ -e $slots/ended.$((index - 2)) ]; do sleep 1; done" ended=$slots/ended.$index
   done
   cat <<END
 [ "\$1" = apart ] || exec $apart $shell "\$0" apart
 $path
+$turn
 cd "\$(mktemp -d)"
 $ip link set lo up
 truncate -s 32M disk.img
@@ -98,6 +101,7 @@ kill \$paravisor
 sleep 1
 [ \$host = \$paravisor ] || kill \$host
 cat own.img >$2/$guest.disk
+touch $ended
 exit \$status
 END
 }
@@ -158,11 +162,11 @@ uses_a_disk() {
   guest "until [ -b /dev/${name}1 ]; do sleep 0.1; done"
   guest_seconds=120 guest "mkdir -p /mnt; $mke2fs -q -t ext4 /dev/${name}1; mount /dev/${name}1 /mnt
     dd if=/dev/urandom of=/tmp/random bs=1M count=2; cp /tmp/random /bin/busybox /mnt
-    i=0; while [ \$i -lt 20000 ]; do echo $secret; i=\$((i + 1)); done >/tmp/secret; cp /tmp/secret /mnt; umount /mnt"
+    yes $secret | head -n 20000 >/tmp/secret; cp /tmp/secret /mnt; umount /mnt"
   guest_seconds=120 guest "echo 3 >/proc/sys/vm/drop_caches; $e2fsck -f -n /dev/${name}1; mount /dev/${name}1 /mnt
     cmp /tmp/random /mnt/random; cmp /bin/busybox /mnt/busybox; cmp /tmp/secret /mnt/secret; umount /mnt"
   # Past the page cache, in sizes of their own.
-  guest_seconds=120 guest "for size in 4 64 512; do
+  guest_seconds=120 guest "for size in 16 512; do
       dd if=/tmp/random of=/dev/$name bs=\${size}k oflag=direct seek=0 conv=notrunc
       dd if=/dev/$name bs=\${size}k iflag=direct count=\$((2048 / size)) | cmp - /tmp/random
     done"

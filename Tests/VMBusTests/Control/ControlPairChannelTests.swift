@@ -128,6 +128,36 @@ import Testing
     #expect(pair.take().told == [.rescinded(2), .rescinded(4), .rescinded(1)])
   }
 
+  /// What a relay does for its guest.
+  @Test func memoryCanHaveAnIDOfSomebodyElses() throws {
+    var pair = try ControlPairTests.connected()
+    let id = try pair.offer(.test())
+    let range = GPADLRange(byteCount: 8 * 4096, gpns: (0..<8).map { 0x100 + $0 })
+    pair.run(try pair.client.createGPADL(id, as: 0xE1E10, ranges: [range]))
+    #expect(pair.take().told.last == .gpadlCreated(0xE1E10, .success))
+    #expect(throws: ControlError.invalidGPADLState(0xE1E10)) {
+      try pair.client.createGPADL(id, as: 0xE1E10, ranges: [range])
+    }
+    #expect(throws: ControlError.invalidGPADLState(0)) {
+      try pair.client.createGPADL(id, as: 0, ranges: [range])
+    }
+    // Its own ids keep clear of it.
+    #expect(try pair.createRing(id) == 1)
+    try pair.open(id, ring: 0xE1E10)
+    #expect(pair.take().told.last == .opened(id, .success))
+  }
+
+  /// A fault that a host can be told to have: its guest refuses the offer.
+  @Test func anUnlawfulOfferCanBeMade() throws {
+    var server = ServerConfiguration()
+    server.offersUnlawfulFlags = true
+    var pair = ControlPair(server: server)
+    try pair.connect()
+    _ = pair.take()
+    try pair.offer(.test(9, flags: .confidentialExternalMemory))
+    #expect(pair.take().told == [.refused(.invalidOffer(1, .unlawfulFlags))])
+  }
+
   @Test func rescindWhileOpenClearsEverythingAway() throws {
     var pair = try ControlPairTests.connected()
     let id = try pair.offer(.test())
