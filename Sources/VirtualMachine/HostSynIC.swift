@@ -89,7 +89,8 @@ final class HostSynIC: Sendable {
       guard memory.word(slot) == SynIC.noMessage else { return false }
     }
     let flags = hasMore ? SynICMessageHeader.messagePending : 0
-    let header = [UInt8(truncatingIfNeeded: message.count), flags] + [UInt8](repeating: 0, count: 10)
+    let header =
+      [UInt8(truncatingIfNeeded: message.count), flags] + [UInt8](repeating: 0, count: 10)
     guard memory.write(slot &+ 4, header + message) else { return false }
     // The type last: with it the slot is full.
     return memory.setBits(slot, SynIC.vmbusMessage)
@@ -122,7 +123,9 @@ final class HostSynICPages: Sendable {
     MachineLayout.hostSynICs / 4096 + GPN(2 * number)
   }
 
-  static func eventFlagsPage(ofProcessor number: Int) -> GPN { messagePage(ofProcessor: number) + 1 }
+  static func eventFlagsPage(ofProcessor number: Int) -> GPN {
+    messagePage(ofProcessor: number) + 1
+  }
 
   fileprivate func pages(ofProcessor number: Int) -> SynICPages {
     precondition(number < processorCount)

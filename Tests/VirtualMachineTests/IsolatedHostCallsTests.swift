@@ -138,7 +138,8 @@ import VMBus
     #expect(bed.calls.changeVisibility(input: 0x1_0000_00DB, parameter: 64 << 20) == 5)
     #expect(bed.calls.changeVisibility(input: 0x5C, parameter: 0x8000) == 2)
     // No call of the usual way.
-    #expect(bed.calls.hypercall(input: 0x1_0000_00DB, parameter: 0x8000) { _, _ in } == .invalidCode)
+    #expect(
+      bed.calls.hypercall(input: 0x1_0000_00DB, parameter: 0x8000) { _, _ in } == .invalidCode)
   }
 
   @Test func pagesThatFollowOneAnotherAreOneRun() {

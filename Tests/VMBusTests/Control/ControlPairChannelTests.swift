@@ -151,7 +151,11 @@ import Testing
   @Test func anUnlawfulOfferCanBeMade() throws {
     var server = ServerConfiguration()
     server.offersUnlawfulFlags = true
-    var pair = ControlPair(server: server)
+    server.features.insert(.confidentialChannels)
+    var client = ClientConfiguration()
+    client.confidential = .preferred
+    var pair = ControlPair(client: client, server: server)
+    pair.origin = .trusted
     try pair.connect()
     _ = pair.take()
     try pair.offer(.test(9, flags: .confidentialExternalMemory))
