@@ -214,6 +214,7 @@ final class Partition: @unchecked Sendable {
     if let memory, memory.hidesPages {
       logger.log(
         level: memory.audit.violationCount == 0 ? .info : .warning, "\(memory.audit.summary)")
+      host.countViolations(memory.audit.violationCount)
     }
     for door in doors { host.control.unwatch(door.socket.rawValue) }
     monitor?.end()

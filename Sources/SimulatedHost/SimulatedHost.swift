@@ -104,6 +104,10 @@ public final class SimulatedHost: Sendable {
   /// protocol.
   public var refusals: UInt64 { core.refusals }
 
+  /// Pages of the wrong visibility that were wanted, or that changed while somebody had them, of all
+  /// guests that have left. The log names them.
+  public var visibilityViolations: UInt64 { core.visibilityViolations }
+
   /// How guests have posted their messages.
   public struct PostCounts: Equatable, Sendable {
     /// By plain hypercalls.
@@ -150,6 +154,7 @@ final class HostCore: @unchecked Sendable {
   private var nextPartition = 1
   private let nextDevice = Atomic<Int>(0)
   private let refusalCount = Atomic<UInt64>(0)
+  private let violationCount = Atomic<UInt64>(0)
   private let plainPosts = Atomic<UInt64>(0)
   private let vmgexits = Atomic<UInt64>(0)
   private let tdcalls = Atomic<UInt64>(0)
@@ -217,6 +222,10 @@ final class HostCore: @unchecked Sendable {
     nextPartition += 1
     partition.start()
   }
+
+  var visibilityViolations: UInt64 { violationCount.load(ordering: .relaxed) }
+
+  func countViolations(_ count: UInt64) { violationCount.add(count, ordering: .relaxed) }
 
   var refusals: UInt64 { refusalCount.load(ordering: .relaxed) }
 

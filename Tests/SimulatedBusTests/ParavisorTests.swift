@@ -2,6 +2,7 @@
 
 import EchoVSC
 import SimulatedHost
+import SimulatedLink
 import Testing
 import VSC
 
@@ -211,6 +212,32 @@ import VSC
     for device in bus.devices { #expect(try await echo(device) == 10_000) }
     await bus.disconnect()
     bed.stop()
+  }
+
+  /// A page of a channel that is encrypted becomes host-visible under it, and one of the host's private.
+  @Test(
+    arguments: [(1024, 0x10_0800, true, 0, 1), (1, 0x10_0800, false, 1, 0)]
+      as [(ChannelID, GPN, Bool, UInt64, UInt64)])
+  func aPageThatChangesInUseIsCounted(
+    _ channel: ChannelID, _ page: GPN, _ isVisible: Bool, _ host: UInt64, _ paravisor: UInt64
+  ) async throws {
+    let bed = try Bed()
+    let bus = try await bed.connect()
+    let link = bus.core.machine.link
+    if !isVisible { try link.setVisibility(firstPage: page, pageCount: 1, isHostVisible: true) }
+    let range = try #require(GPADLRange(pages: [page]))
+    let (id, actions) = try bus.core.locked { state in
+      Result { try state.client.createGPADL(channel, ranges: [range]) }
+    }.get()
+    #expect(try await bus.core.ask(.gpadl(id)) { _ throws(ControlError) in actions }.isSuccess)
+    try link.setVisibility(firstPage: page, pageCount: 1, isHostVisible: isVisible)
+    // Its neighbour is nobody's.
+    try link.setVisibility(firstPage: page + 1, pageCount: 1, isHostVisible: isVisible)
+    await bus.disconnect()
+    // Then all guests have left.
+    bed.stop()
+    #expect(bed.host.visibilityViolations == host)
+    #expect(bed.paravisor.visibilityViolations == paravisor)
   }
 
   /// Of the guest's memory the host sees what it needs for its own channels, and nothing else.

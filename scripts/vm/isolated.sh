@@ -86,6 +86,7 @@ dd if=/dev/urandom of=disk.key bs=64 count=1 2>/dev/null
 vmbus-host --socket host.sock --workers $(processors) $disks --nic $nic $options \
   --verbose 2>$2/$guest.host &
 host=\$!
+echo \$host >host.pid
 until [ -S host.sock ]; do sleep 0.1; done
 $paravisor
 paravisor=\$!
@@ -197,6 +198,18 @@ uses_the_network() {
   guest_seconds=120 far "wget -q -O - http://$guest4/file | sha256sum" | cmp - "$scratch/$guest.sum"
 }
 
+# What the host was given of the guest's memory: not the private one.
+host_has_no_private_memory() {
+  local files
+  # shellcheck disable=SC2016
+  files=$(far 'for file in /proc/$(cat host.pid)/fd/*; do readlink $file || true; done' |
+    grep -o 'memfd:vmbus-[a-z-]*' | sort -u | paste -sd ' ')
+  say "$files"
+  [[ $files == *memfd:vmbus-vm-visible* ]]
+  # A host that is the paravisor as well has it.
+  if kind direct; then [[ " $files " == *' memfd:vmbus-vm '* ]]; else [[ " $files " != *' memfd:vmbus-vm '* ]]; fi
+}
+
 # gpadls LOG: of each channel what its GPADLs lay in: "CHANNEL PAGES encrypted|shared|mixed", the last guest's.
 gpadls() {
   sed -nE 's/.*GPADL .* of channel ([0-9]+): ([0-9]+) pages encrypted, ([0-9]+) shared/\1 \2 \3/p' "$1" |
@@ -278,6 +291,7 @@ check 'connects' 120 connects_isolated
 check 'an unlawful offer' 120 'if_kind unlawful refuses_the_offer'
 check 'uses the disks' 400 'unless_refused uses_the_disks'
 check 'uses the network' 300 'unless_refused uses_the_network'
+check 'the host has no private memory' 30 'unless_refused host_has_no_private_memory'
 check 'memory is as offered' 30 'unless_refused memory_is_as_offered'
 check 'says what it must' 120 'unless_refused says_what_it_must'
 check 'powers off' 180 powers_off
