@@ -32,10 +32,10 @@ final class VisibilityAudit: Sendable {
     note("page 0x\(String(page, radix: 16)) changed, which \(user) has")
   }
 
-  private func note(_ what: String) {
+  private func note(_ what: @autoclosure () -> String) {
     violations.withLock { violations in
       violations.count += 1
-      if violations.first.count < Self.keptNames { violations.first.append(what) }
+      if violations.first.count < Self.keptNames { violations.first.append(what()) }
     }
   }
 
