@@ -10,7 +10,7 @@ public final class LoopbackBackend: NetworkBackend {
 
   public init() {}
 
-  public func connect(address: MACAddress) throws(Errno) -> NetworkAdapter { pool.take(address) }
+  public func connect(address: MACAddress) -> NetworkAdapter { pool.take(address) }
   public func recycle(_ adapter: NetworkAdapter) { pool.put(adapter) }
 
   public func open(

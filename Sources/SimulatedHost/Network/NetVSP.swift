@@ -14,6 +14,9 @@ public final class NetVSP: VSP {
   public let address: MACAddress
   public let configuration: AdapterConfiguration
   private let backend: any NetworkBackend
+  /// Where the cable ends of a guest that the backend has no place for: with its link down, nothing comes
+  /// back.
+  private let nowhere = LoopbackBackend()
   private let logger: Logger
   private let state = Lock(State())
 
@@ -49,8 +52,8 @@ public final class NetVSP: VSP {
   public func open(_ channel: consuming sending HostChannel, on worker: Worker) {
     let (number, isPrimary) = (channel.guest, channel.subchannelIndex == 0)
     do throws(Errno) {
-      let guest = try isPrimary ? begin(number) : existing(number)
-      try backend.open(NetworkChannel(channel, guest), on: worker)
+      let guest = isPrimary ? begin(number) : try existing(number)
+      try guest.backend.open(NetworkChannel(channel, guest), on: worker)
       if isPrimary { tellState(to: guest) }
     } catch {
       // The channel stays as it is until the guest closes it.
@@ -59,15 +62,16 @@ public final class NetVSP: VSP {
   }
 
   /// A primary channel is a new beginning.
-  private func begin(_ number: Int) throws(Errno) -> NetworkGuest {
+  private func begin(_ number: Int) -> NetworkGuest {
     let old = state.withLock { $0.guests.removeValue(forKey: number) }
     // It may not have noticed yet that it is over, and a TAP device has one cable.
     old?.disconnect()
     let taken = Set(state.withLock { state in state.guests.values.map(\.address) })
     let known = old?.address ?? address
     let address = taken.contains(known) ? free(taken) : known
+    let (adapter, backend, isPlugged) = connect(number, address)
     let guest = NetworkGuest(
-      try backend.connect(address: address), backend, address: address, configuration
+      adapter, backend, address: address, configuration, isPlugged: isPlugged
     ) { [weak self] guest in
       self?.state.withLock { state in
         if state.guests[number] === guest { state.guests[number] = nil }
@@ -75,6 +79,17 @@ public final class NetVSP: VSP {
     }
     state.withLock { $0.guests[number] = guest }
     return guest
+  }
+
+  /// A driver that is never answered may wait for ever: without a network, a guest has a device whose link
+  /// is down.
+  private func connect(
+    _ number: Int, _ address: MACAddress
+  ) -> (adapter: NetworkAdapter, backend: any NetworkBackend, isPlugged: Bool) {
+    do throws(Errno) { return (try backend.connect(address: address), backend, true) } catch {
+      logger.warning("guest \(number) has no network, its link stays down: \(error)")
+      return (nowhere.connect(address: address), nowhere, false)
+    }
   }
 
   /// The device's address, or the first one behind it that no guest has.
@@ -98,7 +113,7 @@ public final class NetVSP: VSP {
     let state = state.withLock { state in
       (state.isLinkUp, state.virtualFunction, state.flips, state.isExhausted)
     }
-    if !state.0 { guest.perform(.setLink(false)) }
+    if !state.0 || !guest.isPlugged { guest.perform(.setLink(false)) }
     if let serial = state.1 { guest.perform(.setVirtualFunction(serial)) }
     if let flips = state.2 { guest.perform(.flip(flips)) }
     if state.3 { guest.perform(.setExhausted(true)) }

@@ -213,7 +213,8 @@ extension NetVSPServer where Port: ~Copyable {
 
   mutating func perform(_ command: NetworkCommand) {
     switch command {
-    case .setLink(let isUp):
+    case .setLink(var isUp):
+      isUp = isUp && guest.isPlugged
       guard queue == 0, state.isLinkUp != isUp else { return }
       guest.setLinkUp(isUp)
       guard rndis.state == .initialized else { return }

@@ -10,7 +10,9 @@ final class NetworkGuest: Sendable {
   let adapter: NetworkAdapter
   let address: MACAddress
   let configuration: AdapterConfiguration
-  private let backend: any NetworkBackend
+  let backend: any NetworkBackend
+  /// False for a guest whose link is never up.
+  let isPlugged: Bool
   private let state = Lock(State())
 
   private struct State {
@@ -33,13 +35,15 @@ final class NetworkGuest: Sendable {
 
   init(
     _ adapter: NetworkAdapter, _ backend: any NetworkBackend, address: MACAddress,
-    _ configuration: AdapterConfiguration, ended: @escaping @Sendable (NetworkGuest) -> Void
+    _ configuration: AdapterConfiguration, isPlugged: Bool = true,
+    ended: @escaping @Sendable (NetworkGuest) -> Void
   ) {
     self.ended = ended
     self.adapter = adapter
     self.backend = backend
     self.address = address
     self.configuration = configuration
+    self.isPlugged = isPlugged
   }
 
   deinit {

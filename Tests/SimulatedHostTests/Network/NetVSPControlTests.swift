@@ -111,6 +111,20 @@ import VMBus
     #expect(try other.isSilent())
   }
 
+  /// As the second guest of a TAP device.
+  @Test func aGuestThatTheBackendHasNoPlaceForHasNoLink() throws {
+    let bed = try NetworkTestBed(FullBackend())
+    var client = try bed.open()
+    try client.start()
+    #expect(try client.query(0x0001_0114) == Wire.words(1))
+    #expect(try client.sendRNDIS(Wire.packet(Wire.frame())) == 1)
+    bed.vsp.setLinkUp(false)
+    bed.vsp.setLinkUp(true)
+    #expect(try client.isSilent())
+    #expect(try client.query(0x0001_0114) == Wire.words(1))
+    #expect(try bed.record().isLinkUp == false)
+  }
+
   @Test func keepaliveResetAndHalt() throws {
     let bed = try NetworkTestBed()
     var client = try bed.open()

@@ -3,6 +3,7 @@
 import NetworkProtocol
 import Platform
 import SimulatedHost
+import SystemPackage
 import VMBus
 
 /// A host with one network device, and guests that tests drive by hand.
@@ -45,6 +46,15 @@ final class NetworkTestBed {
   }
 
   deinit { host.stop() }
+}
+
+/// Takes nobody.
+final class FullBackend: NetworkBackend {
+  func connect(address: MACAddress) throws(Errno) -> NetworkAdapter { throw .resourceBusy }
+  func recycle(_ adapter: NetworkAdapter) {}
+  func open(_ channel: consuming sending NetworkChannel, on worker: Worker) throws(Errno) {
+    throw .resourceBusy
+  }
 }
 
 extension Wire {
