@@ -7,6 +7,9 @@
 bed_host_products=(vmbus-host vmbus-vm)
 bed_modules=devices
 
+# What machine and host warn of because a part's checks want it.
+bed_asked_for='^$'
+
 usual_processors() { say 2; }
 
 guest_started() { :; }
@@ -71,7 +74,7 @@ connects() {
 says_nothing_bad() {
   guest 'dmesg | gzip' | gzip -d >"$bed_logs/$guest.dmesg"
   fails grep -iE 'BUG:|\] WARNING: |Oops:|hostile|malformed|hung task|blocked for more|invalid packet|timed out|hv_.*(error|fail)' "$bed_logs/$guest.dmesg"
-  fails grep -E ' (warning|error) ' "$bed_logs/$guest.machine" "$bed_logs/$guest.host"
+  fails grep -vE -- "$bed_asked_for" <(grep -E ' (warning|error) ' "$bed_logs/$guest.machine" "$bed_logs/$guest.host")
 }
 
 powers_off() {

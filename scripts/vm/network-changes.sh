@@ -47,11 +47,45 @@ carries_again() {
   wait_for 30 both_count_the_same 0
 }
 
+joins_the_switch() { guest "$ip addr replace 198.51.100.2/24 dev $(nic 1); $ip link set $(nic 1) up"; }
+
+# second COMMAND...: as guest, in another Linux that has joined the same host.
+second() {
+  local token=$BASHPID.$RANDOM status out
+  far "echo '$token 60 $(base64 -w 0 <<<"set -e; $*")' >second.in
+    until grep '^$token .* end' second.out; do sleep 0.1; done" >"$scratch/$guest.second"
+  read -r _ status out _ <"$scratch/$guest.second"
+  base64 -d <<<"${out%.}"
+  return "$status"
+}
+
+two_on_the_switch() {
+  local lost name
+  [[ $guest == 7x* ]] || { say 'with kernel 7 alone' >&3; return 0; }
+  joins_the_switch
+  far "mkfifo second.in
+    vmbus-vm --kernel \$kernel --initrd \$initrd --memory 320M --host host.sock \
+      --append 'quiet panic=-1 bed_kernel=${guest%x*} bed_commands=ttyS0' <>second.in >second.out 2>second.log &"
+  guest_seconds=120 second uname -r
+  name=$(second 'cd /sys/bus/vmbus/devices/5d15c000-0000-4000-8000-0000000e0001/net && ls -d *')
+  second "$ip addr add 198.51.100.3/24 dev $name; $ip link set $name up
+    head -c 1000000 /dev/urandom >/tmp/file; httpd -p 80 -h /tmp"
+  wait_for 30 guest 'ping -q -c 1 -W 2 198.51.100.3'
+  lost=$(lost_on_the_way)
+  pings 198.51.100.3
+  second 'wget -q -O - http://198.51.100.2/file | sha256sum' | cmp - "$scratch/$guest.sum"
+  second 'sha256sum </tmp/file' >"$scratch/$guest.second-sum"
+  guest 'wget -q -O - http://198.51.100.3/file | sha256sum' | cmp - "$scratch/$guest.second-sum"
+  wait_for 30 lost_as_many "$lost"
+  far "echo 'off 5 $(base64 -w 0 <<<'poweroff -f')' >second.in"
+  wait_for 30 far '! pidof vmbus-vm | grep " "'
+}
+
 # Our driver is the second guest of the switch, in a namespace of its own.
 talks_over_the_switch() {
   local name lost
   name=$(nic 1)
-  guest "$ip addr add 198.51.100.2/24 dev $name; $ip link set $name up"
+  joins_the_switch
   far "cat >peer.sh <<'END'
     vsc-network tap --host host.sock --device 5d15c000-0000-4000-8000-0000000e0001 --name vsc0 >tap.log 2>&1 &
     until $ip addr add 198.51.100.1/24 dev vsc0; do sleep 0.1; done
@@ -120,6 +154,7 @@ check 'another address' 60 changes_its_address
 check 'link down and up' 90 link_down_and_up
 check 'rescinded and offered' 120 taken_back_and_offered
 check 'unload and load' 120 loads_again
+check 'two on a switch' 240 two_on_the_switch
 check 'over the switch' 120 talks_over_the_switch
 check 'the log has nothing bad' 40 says_nothing_bad_of_nics
 check 'powers off' 90 powers_off

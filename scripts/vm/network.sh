@@ -23,6 +23,9 @@ bed_add_parts() {
   bed_add_program "$ethtool"
 }
 
+# The second guest finds the TAP device taken.
+bed_asked_for='guest 2 has no network, its link stays down'
+
 # Addresses of the guest's interface and of the host's.
 guest4=192.0.2.2 far4=192.0.2.1 guest6=2001:db8::2 far6=2001:db8::1
 
@@ -50,6 +53,7 @@ host=\$!
 until [ -S host.sock ] && [ -p control ]; do sleep 0.1; done
 . $answers
 mkdir far
+export kernel=$3/${guest%x*} initrd=$3/initrd
 (answer_commands far $far) &
 vmbus-vm --kernel $3/${guest%x*} --initrd $3/initrd --memory 320M --cpus ${guest#*x} \
   --append "quiet panic=-1 bed_kernel=${guest%x*} bed_commands=ttyS0" --host host.sock \
