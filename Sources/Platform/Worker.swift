@@ -16,7 +16,8 @@ public final class Worker: TaskExecutor, Sendable {
     public var name: String
     /// The processor to run on, or nil for any.
     public var cpu: Int?
-    /// Rounds without work before it sleeps: 0 sleeps at once, `Int.max` never.
+    /// Rounds without work before it sleeps: 0 sleeps at once, `Int.max` never. On a machine with one
+    /// processor all others sleep at once.
     public var spinRounds: Int
     /// Units of work per value and round.
     public var budget: Int

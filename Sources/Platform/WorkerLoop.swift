@@ -27,8 +27,13 @@ struct WorkerLoop: ~Copyable {
     self.epoll = epoll
     self.wake = wake
     budget = max(configuration.budget, 1)
-    spinRounds = max(configuration.spinRounds, 0)
+    // On the only processor, whoever would bring work waits until this thread sleeps. What is never to
+    // sleep has been asked for.
+    let waits = configuration.spinRounds == .max || Self.processorCount > 1
+    spinRounds = waits ? max(configuration.spinRounds, 0) : 0
   }
+
+  private static let processorCount = sysconf(Int32(_SC_NPROCESSORS_ONLN))
 
   deinit { unsafe entries.deallocate() }
 

@@ -7,7 +7,7 @@
 
 # The number changes when what is kept here changes: an older cache is then not used.
 bed_cache=${XDG_CACHE_HOME:-$HOME/.cache}/swift-vmbus/bed
-bed_parts=$bed_cache/3
+bed_parts=$bed_cache/4
 
 # The kernels: a name, the packages' version, and the suite that has it.
 bed_kernels=(6.12 7)
@@ -20,6 +20,8 @@ l2_modules=(hv_vmbus uio uio_hv_generic)
 # For guests of vmbus-vm, with all that they need, in the order in which they are loaded. ext4 asks
 # for its checksum by name, without depending on it.
 device_modules=(hv_vmbus hv_storvsc sd_mod crc32c_generic ext4 hv_utils hv_netvsc)
+# For guests of QEMU without a VMBus.
+virtio_modules=(virtio_blk virtio_net)
 
 bed_fetched() { [[ -d $bed_parts ]]; }
 
@@ -135,12 +137,15 @@ keep_kernel() {
   [[ -f $file ]] || file=$usr/../boot/vmlinuz-${directory##*/}
   cp "$file" "$to/vmlinuz"
   say "kernel ${directory##*/}" >&3
-  mkdir "$to"/{l1,l2,devices}
+  mkdir "$to"/{l1,l2,devices,virtio}
   for module in "${l1_modules[@]}"; do keep_module "$usr" "$directory" "$to/l1/$module.ko"; done
-  touch "$to"/{l2,devices}/order
+  touch "$to"/{l2,devices,virtio}/order
   for module in "${l2_modules[@]}"; do keep_module_tree "$usr" "$directory" "$to/l2" "$module"; done
   for module in "${device_modules[@]}"; do
     keep_module_tree "$usr" "$directory" "$to/devices" "$module"
+  done
+  for module in "${virtio_modules[@]}"; do
+    keep_module_tree "$usr" "$directory" "$to/virtio" "$module"
   done
 }
 
