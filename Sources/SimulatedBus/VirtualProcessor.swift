@@ -54,13 +54,24 @@ final class VirtualProcessor: @unchecked Sendable {
     for synIC in synICs { synIC.pages.clearEventFlags() }
   }
 
-  /// Takes all messages, and tells where each comes from.
+  /// Messages of one SynIC that are taken at a time: a host that never stops holds nobody up.
+  private static let messagesAtOnce = 64
+
+  /// Takes the messages that are there, and tells where each comes from. What is left, after many, comes with
+  /// another interrupt.
   func takeMessages(_ body: (_ bytes: [UInt8], _ origin: MessageOrigin) -> Void) {
-    for synIC in synICs {
-      while let (bytes, moreWait) = synIC.pages.takeMessage() {
-        if moreWait { try? synIC.link.endOfMessage(processor: number) }
-        if !bytes.isEmpty { body(bytes, synIC.origin) }
-      }
+    for synIC in synICs where !takeMessages(of: synIC, body) { interrupt.signalWithoutBlocking() }
+  }
+
+  /// Returns false when there may be more.
+  private func takeMessages(
+    of synIC: SynIC, _ body: (_ bytes: [UInt8], _ origin: MessageOrigin) -> Void
+  ) -> Bool {
+    for _ in 0..<Self.messagesAtOnce {
+      guard let (bytes, moreWait) = synIC.pages.takeMessage() else { return true }
+      if moreWait { try? synIC.link.endOfMessage(processor: number) }
+      if !bytes.isEmpty { body(bytes, synIC.origin) }
     }
+    return false
   }
 }
