@@ -280,15 +280,14 @@ static inline int vmbus_kvm_watch_register(int machine, uint32_t index) {
 
 /// Writes a register as the guest would, filter or not. Returns -EINVAL when KVM refuses the value.
 static inline int vmbus_kvm_write_register(int processor, uint32_t index, uint64_t value) {
-  struct {
-    struct kvm_msrs table;
-    struct kvm_msr_entry entry;
-  } registers;
-  memset(&registers, 0, sizeof registers);
-  registers.table.nmsrs = 1;
-  registers.entry.index = index;
-  registers.entry.data = value;
-  int written = vmbus_kvm_call(processor, KVM_SET_MSRS, &registers);
+  // The table, and its one entry behind it.
+  _Alignas(struct kvm_msrs) unsigned char bytes[sizeof(struct kvm_msrs) + sizeof(struct kvm_msr_entry)];
+  struct kvm_msrs *registers = (struct kvm_msrs *)bytes;
+  memset(bytes, 0, sizeof bytes);
+  registers->nmsrs = 1;
+  registers->entries[0].index = index;
+  registers->entries[0].data = value;
+  int written = vmbus_kvm_call(processor, KVM_SET_MSRS, registers);
   return written < 0 ? written : written == 1 ? 0 : -EINVAL;
 }
 
