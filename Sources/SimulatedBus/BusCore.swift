@@ -207,6 +207,8 @@ final class BusCore: Sendable {
       case .post(let message, let connectionID): post(message, connectionID, &state)
       case .connected(let connection):
         logger.debug("connected with \(connection.version)")
+      // Nobody may connect anew before this connection is undone.
+      case .connectFailed(.notConfidential): break
       case .connectFailed(let failure):
         resume(.connection, .failure(TransportError(failure)), &state)
       case .allOffersDelivered: resume(.connection, .success(.success), &state)
@@ -216,7 +218,9 @@ final class BusCore: Sendable {
       case .opened(let channel, let status): resume(.open(channel), .success(status), &state)
       case .gpadlCreated(let gpadl, let status): resume(.gpadl(gpadl), .success(status), &state)
       case .gpadlTornDown(let gpadl): resume(.teardown(gpadl), .success(.success), &state)
-      case .unloaded: resume(.unload, .success(.success), &state)
+      case .unloaded:
+        resume(.unload, .success(.success), &state)
+        resume(.connection, .failure(TransportError(ConnectFailure.notConfidential)), &state)
       case .modified, .connectionModified, .socketRefused, .paused, .resumed: break
       case .refused(let error):
         state.refused += 1
