@@ -13,6 +13,8 @@
 
 # shellcheck source=scripts/vm/machine.sh
 . scripts/vm/machine.sh
+# shellcheck source=scripts/vm/far.sh
+. scripts/vm/far.sh
 # shellcheck source=scripts/vm/disks.sh
 . scripts/vm/disks.sh
 
@@ -23,7 +25,6 @@ bed_outputs=(host machine paravisor disk)
 
 # By their paths, since busybox's shell prefers its own.
 mke2fs=$(realpath /sbin/mke2fs) e2fsck=$(realpath /sbin/e2fsck)
-ip=$(realpath "$(PATH=$PATH:/sbin type -P ip)")
 
 bed_add_parts() {
   bed_add_program "$mke2fs"
@@ -39,8 +40,6 @@ part_guests() {
     [[ $1 == 6.12 && $kind != vbs ]] || say "$1x$2$kind"
   done
 }
-
-guest4=192.0.2.2 far4=192.0.2.1
 
 # What is nobody else's: the words on the guest's disks.
 secret=not-for-the-host
@@ -100,14 +99,6 @@ cat own.img >$2/$guest.disk
 exit \$status
 END
 }
-
-# A command line of several commands fails with the first one that does.
-guest() { run_by commands "set -e
-  $*"; }
-
-# far COMMAND...: as guest, at the host's end.
-far() { run_by far "set -e
-  $*"; }
 
 # kind NAME...: whether the guest is of one of these kinds.
 kind() {

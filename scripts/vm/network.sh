@@ -8,6 +8,8 @@
 
 # shellcheck source=scripts/vm/machine.sh
 . scripts/vm/machine.sh
+# shellcheck source=scripts/vm/far.sh
+. scripts/vm/far.sh
 
 bed_host_products+=(vsc-network)
 bed_packages=(ethtool iproute2)
@@ -15,7 +17,7 @@ bed_channels=(commands far)
 bed_outputs=(host machine pcapng)
 
 # By their paths, since busybox's shell prefers its own.
-ip=$(realpath "$(PATH=$PATH:/sbin type -P ip)") ethtool=$(realpath "$(PATH=$PATH:/sbin type -P ethtool)")
+ethtool=$(realpath "$(PATH=$PATH:/sbin type -P ethtool)")
 
 bed_add_parts() {
   bed_add_program "$ip"
@@ -26,8 +28,8 @@ bed_add_parts() {
 # The second guest finds the TAP device taken.
 bed_asked_for='guest 2 has no network, its link stays down'
 
-# Addresses of the guest's interface and of the host's.
-guest4=192.0.2.2 far4=192.0.2.1 guest6=2001:db8::2 far6=2001:db8::1
+# The same as far.sh's, in IPv6.
+guest6=2001:db8::2 far6=2001:db8::1
 
 # guest_script KIND DIRECTORY FILES: prints what starts the guest's host and machine. A port has one
 # end for both directions, and can be opened once.
@@ -64,14 +66,6 @@ kill \$host
 exit \$status
 END
 }
-
-# A command line of several commands fails with the first one that does.
-guest() { run_by commands "set -e
-  $*"; }
-
-# far COMMAND...: as guest, at the host's end.
-far() { run_by far "set -e
-  $*"; }
 
 # host_does LINE: a command for the host's control pipe.
 host_does() { far "echo '$1' >control"; }

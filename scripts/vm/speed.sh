@@ -9,12 +9,12 @@
 
 # shellcheck source=scripts/vm/machine.sh
 . scripts/vm/machine.sh
+# shellcheck source=scripts/vm/far.sh
+. scripts/vm/far.sh
 
 bed_packages=(iproute2)
 bed_channels=(commands far)
 bed_outputs=(host machine)
-ip=$(realpath "$(PATH=$PATH:/sbin type -P ip)")
-guest4=192.0.2.2 far4=192.0.2.1
 
 part_guests() {
   say "$1x1vmbus"
@@ -66,14 +66,6 @@ mkdir far
 $machine $commands 2>$2/$guest.machine
 END
 }
-
-# A command line of several commands fails with the first one that does.
-guest() { run_by commands "set -e
-  $*"; }
-
-# far COMMAND...: as guest, on the machine that the guest runs on.
-far() { run_by far "set -e
-  $*"; }
 
 # measured VALUE UNIT WHAT
 measured() {
