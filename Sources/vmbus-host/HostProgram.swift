@@ -85,17 +85,7 @@ struct HostProgram: ParsableCommand {
     help: "Let guests that have monitor pages signal through them instead of by hypercall.")
   var monitors = false
 
-  @Flag(
-    help:
-      "Look at open rings every millisecond, for guests that do not signal: Linux in a VBS machine with a paravisor."
-  )
-  var pollRings = false
-
-  @Flag(
-    help:
-      "Take data from host-visible memory too where the offer says encrypted (memory=all): Linux's storage driver bounces it all the same."
-  )
-  var acceptSharedData = false
+  @OptionGroup var isolatedGuests: IsolatedGuestOptions
 
   @Option(
     help: ArgumentHelp(
@@ -137,8 +127,8 @@ struct HostProgram: ParsableCommand {
     configuration.logger = logger
     configuration.workers = workerConfigurations
     configuration.usesMonitors = monitors
-    configuration.pollsRings = pollRings
-    configuration.acceptsSharedData = acceptSharedData
+    configuration.pollsRings = isolatedGuests.pollRings
+    configuration.acceptsSharedData = isolatedGuests.acceptSharedData
     configuration.server.offersUnlawfulFlags = disk.contains { $0.flags.confidentiality == nil }
     if let capture {
       do throws(Errno) {

@@ -44,17 +44,7 @@ struct ParavisorProgram: AsyncParsableCommand {
       valueName: "N,key=KEYFILE[,memory=...]"))
   var disk: [HostDiskArgument] = []
 
-  @Flag(
-    help:
-      "Look at open rings every millisecond, for guests that do not signal: Linux in a VBS machine with a paravisor."
-  )
-  var pollRings = false
-
-  @Flag(
-    help:
-      "Take data from host-visible memory too where the offer says encrypted (memory=all): Linux's storage driver bounces it all the same."
-  )
-  var acceptSharedData = false
+  @OptionGroup var isolatedGuests: IsolatedGuestOptions
 
   @Option(
     help: ArgumentHelp(
@@ -73,8 +63,8 @@ struct ParavisorProgram: AsyncParsableCommand {
     var configuration = SimulatedHost.Configuration()
     configuration.logger = logger
     configuration.hostPath = host
-    configuration.pollsRings = pollRings
-    configuration.acceptsSharedData = acceptSharedData
+    configuration.pollsRings = isolatedGuests.pollRings
+    configuration.acceptsSharedData = isolatedGuests.acceptSharedData
     configuration.leaves = IsolatedMachine(
       kind: isolation.kind, hasParavisor: true, offersConfidentialVMBus: !noConfidential
     ).leaves(boundaryBit: 46)
