@@ -257,9 +257,10 @@ static inline int vmbus_kvm_set_start(int processor, const struct vmbus_kvm_star
 
 // --- Isolated machines -----------------------------------------------------------------------------
 
-/// From now on a guest that writes this register stops its processor with KVM_EXIT_X86_WRMSR; all other
-/// registers stay KVM's.
-static inline int vmbus_kvm_watch_register(int machine, uint32_t index) {
+/// From now on a guest that writes one of these registers stops its processor with KVM_EXIT_X86_WRMSR, and
+/// with KVM_EXIT_X86_RDMSR when it reads one behind the first `writes`; all others stay KVM's.
+static inline int vmbus_kvm_watch_registers(
+    int machine, const uint32_t *_Nonnull indices, size_t writes, size_t all) {
   struct kvm_enable_cap capability;
   memset(&capability, 0, sizeof capability);
   capability.cap = KVM_CAP_X86_USER_SPACE_MSR;
@@ -270,11 +271,14 @@ static inline int vmbus_kvm_watch_register(int machine, uint32_t index) {
   static uint8_t denied[sizeof(unsigned long)];
   struct kvm_msr_filter filter;
   memset(&filter, 0, sizeof filter);
+  if (writes + all > sizeof filter.ranges / sizeof filter.ranges[0]) return -E2BIG;
   filter.flags = KVM_MSR_FILTER_DEFAULT_ALLOW;
-  filter.ranges[0].flags = KVM_MSR_FILTER_WRITE;
-  filter.ranges[0].nmsrs = 1;
-  filter.ranges[0].base = index;
-  filter.ranges[0].bitmap = denied;
+  for (size_t i = 0; i < writes + all; i++) {
+    filter.ranges[i].flags = KVM_MSR_FILTER_WRITE | (i < writes ? 0 : KVM_MSR_FILTER_READ);
+    filter.ranges[i].nmsrs = 1;
+    filter.ranges[i].base = indices[i];
+    filter.ranges[i].bitmap = denied;
+  }
   return vmbus_kvm_call(machine, KVM_X86_SET_MSR_FILTER, &filter);
 }
 
@@ -291,28 +295,32 @@ static inline int vmbus_kvm_write_register(int processor, uint32_t index, uint64
   return written < 0 ? written : written == 1 ? 0 : -EINVAL;
 }
 
-/// Whether the guest's write of a register ends with #GP at the next run.
-static inline void vmbus_kvm_set_register_result(void *_Nonnull page, bool fails) {
+/// How the guest's access of a register ends at the next run: with #GP, or with the value that is read.
+static inline void vmbus_kvm_set_register_result(void *_Nonnull page, bool fails, uint64_t value) {
   ((struct kvm_run *)page)->msr.error = fails;
+  ((struct kvm_run *)page)->msr.data = value;
 }
 
-/// What a hypercall has in its registers: RCX and RDX.
-static inline int vmbus_kvm_get_hypercall(
-    int processor, uint64_t *_Nonnull input, uint64_t *_Nonnull parameter) {
+/// What calls of a guest have in registers.
+struct vmbus_kvm_general {
+  uint64_t rax, rcx, rdx;
+};
+
+static inline int vmbus_kvm_get_general(int processor, struct vmbus_kvm_general *_Nonnull out) {
   struct kvm_regs registers;
   int error = vmbus_kvm_call(processor, KVM_GET_REGS, &registers);
   if (error < 0) return error;
-  *input = registers.rcx;
-  *parameter = registers.rdx;
+  *out = (struct vmbus_kvm_general){registers.rax, registers.rcx, registers.rdx};
   return 0;
 }
 
-/// What it returns: RAX.
-static inline int vmbus_kvm_set_accumulator(int processor, uint64_t value) {
+static inline int vmbus_kvm_set_general(int processor, const struct vmbus_kvm_general *_Nonnull general) {
   struct kvm_regs registers;
   int error = vmbus_kvm_call(processor, KVM_GET_REGS, &registers);
   if (error < 0) return error;
-  registers.rax = value;
+  registers.rax = general->rax;
+  registers.rcx = general->rcx;
+  registers.rdx = general->rdx;
   return vmbus_kvm_call(processor, KVM_SET_REGS, &registers);
 }
 
@@ -375,6 +383,7 @@ static inline int vmbus_kvm_run(
         out->parameter = run->hyperv.u.hcall.params[0];
       }
       break;
+    case KVM_EXIT_X86_RDMSR:
     case KVM_EXIT_X86_WRMSR:
       out->address = run->msr.index;
       out->parameter = run->msr.data;

@@ -10,14 +10,17 @@ import VMBus
 /// What the machine tells its host: the same calls as of any other guest.
 final class HostCalls: Sendable {
   let link: GuestLink?
+  /// The way to the host past a paravisor, where there is one.
+  private let hostLink: GuestLink?
   let memory: MachineMemory
   let logger: Logger
   /// Called once, when a call found no host any more.
   let gone: @Sendable () -> Void
   /// Of an isolated machine, by processor: SynIC pages that the host has in place of the guest's.
   private let hostSynICs: [HostSynIC]
-  /// Doorbells by connection id. They live as long as the machine: KVM has most of them.
+  /// Doorbells by connection id, of whoever the machine has joined and of the host past it. They live as long as the machine: KVM has most of them.
   private let doorbells = Lock<[UInt32: Doorbell]>([:])
+  private let hostDoorbells = Lock<[UInt32: Doorbell]>([:])
 
   /// A box, since dictionaries hold no noncopyable values.
   private final class Doorbell: Sendable {
@@ -28,11 +31,12 @@ final class HostCalls: Sendable {
 
   /// - Parameter link: nil for a machine without a host: its bus has nobody to talk to.
   init(
-    _ link: GuestLink?, _ memory: MachineMemory, logger: Logger, hostSynICs: [HostSynIC] = [],
-    gone: @escaping @Sendable () -> Void
+    _ link: GuestLink?, _ memory: MachineMemory, logger: Logger, hostLink: GuestLink? = nil,
+    hostSynICs: [HostSynIC] = [], gone: @escaping @Sendable () -> Void
   ) {
     self.hostSynICs = hostSynICs
     self.link = link
+    self.hostLink = hostLink
     self.memory = memory
     self.logger = logger
     self.gone = gone
@@ -50,8 +54,7 @@ final class HostCalls: Sendable {
         guard let bytes = memory.read(address, count: 8) else {
           throw HypercallRefusal(.invalidParameter)
         }
-        let input = bytes.reversed().reduce(0 as UInt64) { $0 << 8 | UInt64($1) }
-        return try signal(Hypercall.connection(of: input).get(), bind)
+        return try signal(Self.connection(bytes), bind)
       }
     } catch {
       logger.debug(
@@ -61,10 +64,43 @@ final class HostCalls: Sendable {
     }
   }
 
+  /// A hypercall whose input came with it, by a GHCB. KVM knows nothing of it.
+  ///
+  /// Linux signals by GHCB whether a channel is its paravisor's or its host's: the numbers of their
+  /// connections differ, and a signal that nobody waits for does nothing.
+  func hypercall(input: UInt64, data: [UInt8]) -> HypercallStatus {
+    do throws(HypercallRefusal) {
+      switch try Hypercall.decode(input: input, parameter: 0).get() {
+      case .postMessage: return try post(data)
+      case .signalEventInMemory:
+        let connection = try Self.connection(data)
+        if hostLink != nil { _ = try signal(connection, hostLink, hostDoorbells) { _, _ in } }
+        return try signal(connection, link, doorbells) { _, _ in }
+      // There are no registers.
+      case .signalEvent: throw HypercallRefusal(.invalidInput)
+      }
+    } catch {
+      logger.debug(
+        "hypercall by GHCB refused: \(error.status)",
+        metadata: ["input": "0x\(String(input, radix: 16))"])
+      return error.status
+    }
+  }
+
+  /// HvSignalEvent's input, of 8 bytes.
+  private static func connection(_ bytes: [UInt8]) throws(HypercallRefusal) -> UInt32 {
+    let input = bytes.prefix(8).reversed().reduce(0 as UInt64) { $0 << 8 | UInt64($1) }
+    return try Hypercall.connection(of: input).get()
+  }
+
   private func post(_ address: UInt64) throws(HypercallRefusal) -> HypercallStatus {
     guard let input = memory.read(address, count: PostedMessage.inputByteCount) else {
       throw HypercallRefusal(.invalidParameter)
     }
+    return try post(input)
+  }
+
+  private func post(_ input: [UInt8]) throws(HypercallRefusal) -> HypercallStatus {
     let (message, payload) = try PostedMessage.parse(input).get()
     guard let link else { return .invalidConnectionID }
     do throws(LinkError) {
@@ -79,6 +115,13 @@ final class HostCalls: Sendable {
   private func signal(
     _ connectionID: UInt32, _ bind: (UInt32, Int32) -> Void
   ) throws(HypercallRefusal) -> HypercallStatus {
+    try signal(connectionID, link, doorbells, bind)
+  }
+
+  private func signal(
+    _ connectionID: UInt32, _ link: GuestLink?, _ doorbells: borrowing Lock<[UInt32: Doorbell]>,
+    _ bind: (UInt32, Int32) -> Void
+  ) throws(HypercallRefusal) -> HypercallStatus {
     guard let link else { return .invalidConnectionID }
     if let known = doorbells.withLock({ $0[connectionID] }) {
       known.event.signalWithoutBlocking()
@@ -87,6 +130,7 @@ final class HostCalls: Sendable {
     do throws(LinkError) {
       let doorbell = Doorbell(try link.bindEvent(connectionID))
       doorbells.withLock { $0[connectionID] = doorbell }
+      logger.debug("connection \(connectionID) has a doorbell")
       bind(connectionID, doorbell.event.rawValue)
       doorbell.event.signalWithoutBlocking()
       return .success

@@ -10,7 +10,8 @@ import VMBus
 /// memory that the guest does not know of.
 ///
 /// In a VBS machine the hypervisor is trusted, and it is the only one that writes to the guest's pages,
-/// which may be private: it takes what the host has put into its own, and puts it there.
+/// which may be private: it takes what the host has put into its own, and puts it there. The guest of an
+/// SNP machine looks at the host's pages itself.
 final class HostSynIC: Sendable {
   /// Signalled for the processor by whoever the machine has joined: its host, or its paravisor.
   let signalled: EventDescriptor
@@ -19,6 +20,8 @@ final class HostSynIC: Sendable {
   /// Whether the guest's messages come from the host. Those of a paravisor are put into the guest's
   /// pages by itself.
   let takesMessages: Bool
+  /// Whether the guest looks at the host's pages itself.
+  private let isSeenByGuest: Bool
   private let pages: SynICPages
   private let synIC: SyntheticInterrupts
   private let memory: MachineMemory
@@ -33,12 +36,13 @@ final class HostSynIC: Sendable {
 
   init(
     _ synIC: SyntheticInterrupts, _ files: HostSynICPages, _ memory: MachineMemory,
-    takesMessages: Bool, endOfMessage: @escaping @Sendable () -> Void
+    takesMessages: Bool, isSeenByGuest: Bool = false, endOfMessage: @escaping @Sendable () -> Void
   ) throws(Errno) {
     self.synIC = synIC
     self.files = files
     self.memory = memory
     self.takesMessages = takesMessages
+    self.isSeenByGuest = isSeenByGuest
     self.endOfMessage = endOfMessage
     pages = files.pages(ofProcessor: synIC.processor)
     signalled = try EventDescriptor()
@@ -48,7 +52,7 @@ final class HostSynIC: Sendable {
   /// Whoever the machine has joined has signalled.
   func interrupted() {
     signalled.drain()
-    deliver()
+    if !isSeenByGuest { deliver() }
     // A paravisor's own flags and messages lie in the guest's pages already.
     if !takesMessages { synIC.interrupt.signalWithoutBlocking() }
   }
@@ -97,15 +101,18 @@ final class HostSynIC: Sendable {
   }
 }
 
-/// The SynIC pages of an untrusted host: two for each processor.
+/// The pages of an isolated machine that are the hypervisor's: a host's SynIC pages, two for each
+/// processor, and behind them each processor's GHCB, which is no business of the host.
 @safe
 final class HostSynICPages: Sendable {
   let file: MemoryFile
   private let mapping: MappedMemory
   private let processorCount: Int
+  let byteCount: Int
 
   init(processorCount: Int) throws(Errno) {
-    file = try MemoryFile(name: "vmbus-vm-synic", byteCount: 2 * 4096 * processorCount)
+    byteCount = 3 * 4096 * processorCount
+    file = try MemoryFile(name: "vmbus-vm-synic", byteCount: byteCount)
     mapping = try file.map()
     self.processorCount = processorCount
   }
@@ -125,6 +132,19 @@ final class HostSynICPages: Sendable {
 
   static func eventFlagsPage(ofProcessor number: Int) -> GPN {
     messagePage(ofProcessor: number) + 1
+  }
+
+  /// Where the guest has them.
+  static let guestAddress = MachineLayout.hostSynICs | MachineLayout.boundary
+
+  /// For KVM, and for a GHCB.
+  @unsafe
+  var start: UnsafeMutableRawPointer { unsafe mapping.start }
+
+  /// Where in the file a processor's GHCB lies.
+  func offset(ofGHCB number: Int) -> Int {
+    precondition(number < processorCount)
+    return 4096 * (2 * processorCount + number)
   }
 
   fileprivate func pages(ofProcessor number: Int) -> SynICPages {

@@ -10,19 +10,21 @@ final class JoinedHost: Sendable {
   /// Of an isolated machine, one for each processor.
   let hostSynICs: [HostSynIC]
   /// The way to the host past a paravisor, where that has one.
-  private let hostLink: GuestLink?
+  let hostLink: GuestLink?
 
   /// Nil without a path.
+  ///
+  /// - Parameter pages: of an isolated machine.
   init?(
     _ path: String?, _ isolation: GuestIsolation, _ memory: MachineMemory,
-    _ synICs: [SyntheticInterrupts]
+    _ synICs: [SyntheticInterrupts], _ pages: HostSynICPages?
   ) throws(MachineError) {
     guard let path else { return nil }
     let link: GuestLink
     do throws(Errno) { link = try GuestLink(path: path) } catch { throw .noHost(path: path, error) }
     self.link = link
     var joining = GuestLink.Joining()
-    guard let visible = memory.hostVisible else {
+    guard let visible = memory.hostVisible, let pages else {
       joining.regions = memory.regions
       joining.files = [memory.file.owned.rawValue]
       joining.interrupts = synICs.map { $0.interrupt.rawValue }
@@ -31,12 +33,13 @@ final class JoinedHost: Sendable {
       return
     }
     var hostSynICs: [HostSynIC] = []
-    let pages: HostSynICPages
     do throws(Errno) {
-      pages = try HostSynICPages(processorCount: synICs.count)
       for synIC in synICs {
         hostSynICs.append(
-          try HostSynIC(synIC, pages, memory, takesMessages: !isolation.hasParavisor) {
+          try HostSynIC(
+            synIC, pages, memory, takesMessages: !isolation.hasParavisor,
+            isSeenByGuest: isolation.hasGHCB
+          ) {
             _ = try? link.endOfMessage(processor: synIC.processor)
           })
       }

@@ -99,8 +99,18 @@ struct KVMMachine: ~Copyable, Sendable {
     }
   }
 
-  /// From now on processors stop when their guest writes this register.
-  func watchRegister(_ index: UInt32) throws(MachineError) {
+  /// The hypervisor's pages of an isolated machine, which its guest reaches past the boundary. They must
+  /// outlive the machine.
+  func setMemory(_ pages: HostSynICPages, behind memory: MachineMemory) throws(MachineError) {
+    try step(
+      "give it the host's pages",
+      unsafe vmbus_kvm_set_memory(
+        rawValue, UInt32(2 * memory.parts.count), HostSynICPages.guestAddress, pages.start,
+        UInt64(pages.byteCount)))
+  }
+
+  /// From now on processors stop when their guest writes one of these registers, or reads one of `all`.
+  func watchRegisters(writes: [UInt32], all: [UInt32]) throws(MachineError) {
     let needed: [(Int32, String)] = [
       (KVM_CAP_X86_USER_SPACE_MSR, "exits for registers"),
       (KVM_CAP_X86_MSR_FILTER, "filter of registers"),
@@ -108,7 +118,9 @@ struct KVMMachine: ~Copyable, Sendable {
     for (capability, name) in needed where vmbus_kvm_capability(rawValue, capability) <= 0 {
       throw .lacking(name)
     }
-    try step("watch a register", vmbus_kvm_watch_register(rawValue, index))
+    try step(
+      "watch its registers",
+      unsafe vmbus_kvm_watch_registers(rawValue, writes + all, writes.count, all.count))
   }
 
   func setRoutes(_ routes: [vmbus_kvm_route]) throws(MachineError) {
@@ -189,22 +201,32 @@ struct KVMProcessor: ~Copyable, @unchecked Sendable {
 
   func setHypercallResult(_ result: UInt64) { unsafe vmbus_kvm_set_hypercall_result(page, result) }
 
-  /// What the hypercall that the processor is in has in its registers.
-  func hypercallRegisters() throws(Errno) -> (input: UInt64, parameter: UInt64) {
-    var (input, parameter): (UInt64, UInt64) = (0, 0)
-    try checked(unsafe vmbus_kvm_get_hypercall(owned.rawValue, &input, &parameter))
-    return (input, parameter)
+  /// The registers of a processor that has stopped; what a port was read for is not there yet.
+  var registers: vmbus_kvm_general {
+    get throws(Errno) {
+      var registers = vmbus_kvm_general()
+      try checked(unsafe vmbus_kvm_get_general(owned.rawValue, &registers))
+      return registers
+    }
   }
 
-  func setAccumulator(_ value: UInt64) throws(Errno) {
-    try checked(vmbus_kvm_set_accumulator(owned.rawValue, value))
+  func setRegisters(_ registers: vmbus_kvm_general) throws(Errno) {
+    var registers = registers
+    try checked(unsafe vmbus_kvm_set_general(owned.rawValue, &registers))
+  }
+
+  /// For a guest that has stopped at a register that is not KVM's.
+  ///
+  /// - Parameter value: what it reads, 0 for a write; nil lets its instruction fail.
+  func setRegisterResult(_ value: UInt64?) {
+    unsafe vmbus_kvm_set_register_result(page, value == nil, value ?? 0)
   }
 
   /// Writes a register for the guest, whose own write has stopped the processor; when KVM refuses the
   /// value, the guest's instruction fails.
   func writeRegister(_ index: UInt32, _ value: UInt64) -> Bool {
     let isWritten = vmbus_kvm_write_register(owned.rawValue, index, value) == 0
-    unsafe vmbus_kvm_set_register_result(page, !isWritten)
+    setRegisterResult(isWritten ? 0 : nil)
     return isWritten
   }
 

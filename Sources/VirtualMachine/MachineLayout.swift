@@ -25,7 +25,8 @@ enum MachineLayout {
   /// so many address bits, and no machine has memory up there.
   static let boundaryBit: UInt8 = 38
   static let boundary: UInt64 = 1 << UInt64(boundaryBit)
-  /// Where an isolated machine's host has SynIC pages of its own, which the guest does not know of.
+  /// Where an isolated machine's host has SynIC pages of its own; behind them lie the GHCBs. A guest finds
+  /// them through its GHCB, with the boundary bit, and others do not know of them.
   static let hostSynICs: UInt64 = 1 << 37
 
   static let codeSelector: UInt16 = 0x10
@@ -43,6 +44,8 @@ enum MachineLayout {
   static let powerLine: UInt8 = 9
   /// In an isolated machine: where the hypercall page leads to its monitor.
   static let visibilityPort: UInt16 = 0xE9
+  /// In an SNP machine, in place of what KVM can't do there: an exit to the hypervisor.
+  static let exitPort: UInt16 = 0xEA
 
   static let maximumProcessors = 16
   /// The IOAPIC has 24 pins; behind them each processor's SINT has a number.

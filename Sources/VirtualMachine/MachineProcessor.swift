@@ -22,6 +22,8 @@ public enum MachineEnd: Equatable, Sendable {
 final class MachineProcessor: Sendable {
   let number: Int
   let synIC: SyntheticInterrupts
+  /// Of an SNP machine.
+  let ghcb: GHCB?
   private let processor: KVMProcessor
   private let thread = Lock<pthread_t?>(nil)
 
@@ -36,11 +38,16 @@ final class MachineProcessor: Sendable {
     let isOver: @Sendable () -> Bool
     /// Of an isolated machine: lays the hypercall page that the guest has asked for over KVM's.
     var placeHypercallPage: (@Sendable (_ register: UInt64) -> Bool)?
+    /// Of an SNP machine: replaces the instructions that reach the hypervisor, once.
+    var replaceInstructions: (@Sendable () -> Bool)?
   }
 
-  init(_ number: Int, _ processor: consuming KVMProcessor) throws(MachineError) {
+  init(
+    _ number: Int, _ processor: consuming KVMProcessor, ghcb: GHCB? = nil
+  ) throws(MachineError) {
     self.number = number
     self.processor = processor
+    self.ghcb = ghcb
     synIC = try SyntheticInterrupts(number)
   }
 
@@ -112,11 +119,15 @@ final class MachineProcessor: Sendable {
   private func handle(_ exit: vmbus_kvm_exit, _ handlers: Handlers) -> MachineEnd? {
     switch unsafe Int32(exit.reason) {
     case KVM_EXIT_IO:
-      let port = unsafe exit.address
-      if port == UInt64(MachineLayout.visibilityPort), handlers.placeHypercallPage != nil {
+      let port = unsafe UInt16(truncatingIfNeeded: exit.address)
+      if port == MachineLayout.visibilityPort, handlers.placeHypercallPage != nil {
         return changeVisibility(handlers)
       }
+      if port == MachineLayout.exitPort, let ghcb {
+        return ghcb.exit(handlers.host).map { .crashed("processor \(number): \($0)") }
+      }
       return unsafe access(exit, handlers.ports)
+    case KVM_EXIT_X86_RDMSR: processor.setRegisterResult(ghcb?.register)
     case KVM_EXIT_X86_WRMSR: return unsafe writeRegister(exit, handlers)
     case KVM_EXIT_MMIO:
       // Nothing lies there.
@@ -175,22 +186,33 @@ final class MachineProcessor: Sendable {
   /// A visibility call of an isolated machine's guest.
   private func changeVisibility(_ handlers: Handlers) -> MachineEnd? {
     do throws(Errno) {
-      let (input, parameter) = try processor.hypercallRegisters()
-      try processor.setAccumulator(
-        handlers.host.changeVisibility(input: input, parameter: parameter))
+      var registers = try processor.registers
+      registers.rax = handlers.host.changeVisibility(input: registers.rcx, parameter: registers.rdx)
+      try processor.setRegisters(registers)
       return nil
     } catch {
       return .crashed("processor \(number): its registers: \(error)")
     }
   }
 
-  /// The one register that is watched, in an isolated machine.
+  /// A register that is watched, in an isolated machine.
   private func writeRegister(_ exit: vmbus_kvm_exit, _ handlers: Handlers) -> MachineEnd? {
-    let value = unsafe exit.parameter
-    guard unsafe processor.writeRegister(UInt32(truncatingIfNeeded: exit.address), value),
-      let place = handlers.placeHypercallPage
-    else { return nil }
-    return place(value) ? nil : .crashed("processor \(number): KVM's hypercall page is unknown")
+    let (register, value) = unsafe (UInt32(truncatingIfNeeded: exit.address), exit.parameter)
+    if register == GHCBInstructions.register, let ghcb {
+      ghcb.register = value
+      processor.setRegisterResult(0)
+      return nil
+    }
+    guard processor.writeRegister(register, value) else { return nil }
+    switch register {
+    case HypercallPage.register:
+      guard let place = handlers.placeHypercallPage, !place(value) else { return nil }
+      return .crashed("processor \(number): KVM's hypercall page is unknown")
+    case GHCBInstructions.firstRegister:
+      guard let replace = handlers.replaceInstructions, !replace() else { return nil }
+      return .crashed("the kernel's way to a GHCB was not found: is it booted with nokaslr?")
+    default: return nil
+    }
   }
 
   private func systemEvent(_ type: UInt64, _ handlers: Handlers) -> MachineEnd? {

@@ -45,10 +45,12 @@ public final class VirtualMachine: Sendable {
     let machine: KVMMachine
     /// KVM reads and writes it.
     private let memory: MachineMemory
+    private let pages: HostSynICPages?
 
-    init(_ machine: consuming KVMMachine, _ memory: MachineMemory) {
+    init(_ machine: consuming KVMMachine, _ memory: MachineMemory, _ pages: HostSynICPages?) {
       self.machine = machine
       self.memory = memory
+      self.pages = pages
     }
   }
 
@@ -66,7 +68,14 @@ public final class VirtualMachine: Sendable {
     let kvm = try KVM()
     let new = try kvm.makeMachine()
     try new.setMemory(memory)
-    if isolation.isIsolated { try new.watchRegister(HypercallPage.register) }
+    let pages = try Self.hypervisorsPages(isolation, count)
+    if let pages { try new.setMemory(pages, behind: memory) }
+    if isolation.isIsolated {
+      let (first, ghcb) = (GHCBInstructions.firstRegister, GHCBInstructions.register)
+      try new.watchRegisters(
+        writes: [HypercallPage.register] + (isolation.hasGHCB ? [first] : []),
+        all: isolation.hasGHCB ? [ghcb] : [])
+    }
     let supported = try kvm.supportedLeaves()
     var processors: [MachineProcessor] = []
     for number in 0..<count {
@@ -77,7 +86,8 @@ public final class VirtualMachine: Sendable {
           supported: supported, hyperV: try processor.supportedHyperVLeaves(),
           processor: number, count: count, isolation: isolation))
       if number == 0 { try processor.setStart(try KernelLoader.load(configuration, memory)) }
-      processors.append(try MachineProcessor(number, processor))
+      let ghcb = isolation.hasGHCB ? pages.map { GHCB(processor: number, $0) } : nil
+      processors.append(try MachineProcessor(number, processor, ghcb: ghcb))
     }
     // SINTs can be routed only when their processors have a SynIC.
     try new.setRoutes(InterruptRoutes.table(processorCount: count))
@@ -86,17 +96,18 @@ public final class VirtualMachine: Sendable {
         MachineLayout.interrupt(ofProcessor: processor.number),
         event: processor.synIC.interrupt.rawValue, ended: processor.synIC.ended.rawValue)
     }
-    let machine = MachineBox(new, memory)
+    let machine = MachineBox(new, memory, pages)
     let end = Promise<MachineEnd>()
     let joined = try JoinedHost(
-      configuration.hostPath, isolation, memory, processors.map(\.synIC))
+      configuration.hostPath, isolation, memory, processors.map(\.synIC), pages)
     self.memory = memory
     self.machine = machine
     self.processors = processors
     self.joined = joined
     self.end = end
     host = HostCalls(
-      joined?.link, memory, logger: configuration.logger, hostSynICs: joined?.hostSynICs ?? []
+      joined?.link, memory, logger: configuration.logger, hostLink: joined?.hostLink,
+      hostSynICs: joined?.hostSynICs ?? []
     ) { end.keep(.hostGone) }
     do throws(Errno) {
       console = try Console(configuration.console)
@@ -108,6 +119,18 @@ public final class VirtualMachine: Sendable {
     ports = Ports(
       output: { output.put($0) },
       setSerialLine: { machine.machine.setLine(MachineLayout.serialLine, $0) })
+  }
+
+  /// Nil of a machine that is not isolated.
+  private static func hypervisorsPages(
+    _ isolation: GuestIsolation, _ processorCount: Int
+  ) throws(MachineError) -> HostSynICPages? {
+    guard isolation.isIsolated else { return nil }
+    do throws(Errno) {
+      return try HostSynICPages(processorCount: processorCount)
+    } catch {
+      throw .memory(error)
+    }
   }
 
   /// Runs the machine until it ends. It blocks the calling thread, and can be called once.
@@ -123,6 +146,18 @@ public final class VirtualMachine: Sendable {
       isOver: { end.isKept })
     if configuration.isolation.isIsolated {
       handlers.placeHypercallPage = { [memory] in memory.placeHypercallPage($0) }
+    }
+    if configuration.isolation.hasGHCB {
+      let isDone = Lock(false)
+      let kernel = configuration.kernel
+      handlers.replaceInstructions = { [memory] in
+        isDone.withLock { isDone in
+          defer { isDone = true }
+          return isDone
+            || memory.replaceGHCBInstructions(
+              at: kernel.preferredAddress, byteCount: Int(kernel.initialByteCount))
+        }
+      }
     }
     defer { tearDown() }
     for processor in processors { try processor.start(handlers) }
@@ -159,6 +194,10 @@ public final class VirtualMachine: Sendable {
     joined?.leave()
     events.stop()
     console.finish()
+    let counts = processors.compactMap { $0.ghcb?.hypercallCount }
+    if !counts.isEmpty {
+      configuration.logger.info("\(counts.reduce(0, +)) hypercalls by GHCB")
+    }
   }
 
   /// Ends the machine, as if its power were cut. From any thread.

@@ -85,6 +85,11 @@ import VMBus
         told
           == .isolated(
             IsolatedMachine(kind: .vbs, hasParavisor: true, offersConfidentialVMBus: true)))
+    case .snpConfidential:
+      #expect(
+        told
+          == .isolated(
+            IsolatedMachine(kind: .sevSNP, hasParavisor: true, offersConfidentialVMBus: true)))
     }
   }
 }

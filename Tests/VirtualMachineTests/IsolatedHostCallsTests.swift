@@ -25,7 +25,9 @@ import VMBus
         path: "/tmp/vmbus-test-isolated-\(UInt32.random(in: 0 ... .max)).sock", configuration)
       memory = try MachineMemory(byteCount: 64 << 20, isIsolated: true)
       synIC = try SyntheticInterrupts(0)
-      joined = try #require(try JoinedHost(host.path, isolation, memory, [synIC]))
+      joined = try #require(
+        try JoinedHost(
+          host.path, isolation, memory, [synIC], HostSynICPages(processorCount: 1)))
       var logger = Logger(label: "test")
       logger.logLevel = .critical
       calls = HostCalls(joined.link, memory, logger: logger, hostSynICs: joined.hostSynICs) {}
@@ -72,7 +74,7 @@ import VMBus
   static let unload: [UInt8] = [16, 0, 0, 0, 0, 0, 0, 0]
 
   /// Its SynIC pages are private, and the host has others; or the paravisor writes to them itself.
-  @Test(arguments: [GuestIsolation.vbs, .vbsConfidential])
+  @Test(arguments: [GuestIsolation.vbs, .vbsConfidential, .snpConfidential])
   func aGuestConnects(_ isolation: GuestIsolation) throws {
     let bed = try Bed(isolation)
     bed.enableSynIC()

@@ -7,7 +7,8 @@
 #
 # The guests' names end with the kind of machine: vbs has a host; vconfidential a paravisor, whose disk has an
 # encrypted ring, and the host's disk and network behind it; vdirect a host that is the paravisor itself,
-# with encrypted DMA; vstrict one that takes no other data there, so that Linux's is refused; vunlawful one
+# with encrypted DMA; vsnp is as vconfidential, in a machine of another kind, whose guest reaches the host past
+# its paravisor and looks at two SynICs; vstrict a host that takes no other data there, so that Linux's is refused; vunlawful one
 # whose offer Linux is to refuse. GUEST.host and GUEST.paravisor are what
 # those say, GUEST.machine what the monitor says.
 
@@ -35,7 +36,7 @@ bed_add_parts() {
 
 part_guests() {
   local kind
-  for kind in vbs vconfidential vdirect vstrict vunlawful; do
+  for kind in vbs vconfidential vsnp vdirect vstrict vunlawful; do
     # The older kernel knows no confidential VMBus.
     [[ $1 == 6.12 && $kind != vbs ]] || say "$1x$2$kind"
   done
@@ -47,7 +48,7 @@ secret=not-for-the-host
 # guest_script KIND DIRECTORY FILES: prints what starts the guest's host, paravisor and machine.
 guest_script() {
   local commands="<>$2/$guest.commands >&0" far="<>$2/$guest.far >&0" path='' answers=/answers.sh
-  local shell=/bin/sh apart='unshare -n' kind=vbs-confidential join=host.sock paravisor=''
+  local shell=/bin/sh apart='unshare -n' kind=vbs-confidential join=host.sock paravisor='' more=''
   if [[ $1 == file ]]; then
     commands="<$scratch/$guest.commands >>$2/$guest.commands"
     far="<$scratch/$guest.far >>$2/$guest.far"
@@ -58,9 +59,11 @@ guest_script() {
   local disks='--disk disk.img' nic=tap=vsp0 options=--poll-rings
   case $guest in
     *vbs) kind=vbs options='' ;;
-    *vconfidential)
+    *vconfidential | *vsnp)
+      # With a GHCB it does.
+      [[ $guest != *vsnp ]] || kind=snp-confidential options='' more=nokaslr
       join=paravisor.sock disks+=' --disk own.img,vtl=2'
-      paravisor="vmbus-paravisor --socket paravisor.sock --host host.sock --isolation vbs --poll-rings \
+      paravisor="vmbus-paravisor --socket paravisor.sock --host host.sock --isolation ${kind%%-*} $options \
         --disk 0,key=disk.key,memory=ring --verbose 2>$2/$guest.paravisor &"
       ;;
     *vdirect) disks+=,memory=all nic+=,memory=all options+=' --accept-shared-data' ;;
@@ -87,7 +90,7 @@ until [ -S $join ]; do sleep 0.1; done
 mkdir far
 (answer_commands far $far) &
 vmbus-vm --isolation $kind --kernel $3/${guest%x*} --initrd $3/initrd --memory 320M --cpus $(processors) \
-  --append "quiet panic=-1 bed_kernel=${guest%x*} bed_commands=ttyS0" --host $join --verbose \
+  --append "quiet panic=-1 $more bed_kernel=${guest%x*} bed_commands=ttyS0" --host $join --verbose \
   $commands 2>$2/$guest.machine
 status=\$?
 # The host has the last word when its guest is gone.
@@ -108,7 +111,7 @@ kind() {
 }
 
 # The log of whoever the guest talks to: a paravisor, or the host.
-peer_log() { if kind confidential; then say "$bed_logs/$guest.paravisor"; else say "$bed_logs/$guest.host"; fi; }
+peer_log() { if kind confidential snp; then say "$bed_logs/$guest.paravisor"; else say "$bed_logs/$guest.host"; fi; }
 
 # --- Checks ----------------------------------------------------------------------------------------
 
@@ -116,6 +119,7 @@ connects_isolated() {
   local version=6.0 group='Group A 0x1, Group B 0x9a1'
   [[ $guest != 6.12* ]] || version=5.3
   ! kind bs || group='Group A 0x0, Group B 0x9a1'
+  ! kind snp || group='Group A 0x1, Group B 0x9a2'
   guest "dmesg | grep -E 'Isolation Config|Memory Encryption|confidential VMBus|Vmbus version:'" >"$scratch/$guest.words"
   cat "$scratch/$guest.words"
   grep -F "$group" "$scratch/$guest.words"
@@ -157,7 +161,7 @@ uses_a_disk() {
 
 uses_the_disks() {
   uses_a_disk "$host_disk"
-  ! kind confidential || uses_a_disk "$paravisor_disk"
+  ! kind confidential snp || uses_a_disk "$paravisor_disk"
 }
 
 nic() { guest 'cd /sys/bus/vmbus/devices/5d15c000-0000-4000-8000-0000000e0000/net && ls -d *'; }
@@ -202,7 +206,7 @@ memory_is_as_offered() {
   fails grep mixed "$scratch/$guest.gpadls"
   if kind bs; then
     fails grep encrypted "$scratch/$guest.gpadls"
-  elif kind confidential; then
+  elif kind confidential snp; then
     # The host's have low numbers.
     fails grep -E '^[0-9]{1,3} .* encrypted' "$scratch/$guest.gpadls"
     grep -E '^[0-9]{4} 64 encrypted' "$scratch/$guest.gpadls"
@@ -225,7 +229,7 @@ refuses_the_offer() {
 says_what_it_must() {
   local warnings=1
   guest 'dmesg | gzip' | gzip -d >"$bed_logs/$guest.dmesg"
-  ! kind bs || warnings=0
+  ! kind bs snp || warnings=0
   (($(grep -c '\] WARNING: ' "$bed_logs/$guest.dmesg") == warnings))
   ((warnings == 0)) || grep -E '\] WARNING: .*(connection\.c|vmbus_set_event)' "$bed_logs/$guest.dmesg"
   fails grep -iE 'BUG:|Oops:|hostile|malformed|hung task|blocked for more|invalid packet|timed out' "$bed_logs/$guest.dmesg"
@@ -250,6 +254,10 @@ nobody_touched_another_page() {
   fails grep -E ' (warning|error) ' "$bed_logs/$guest.machine"
 }
 
+calls_past_the_paravisor() {
+  grep -oE '[1-9][0-9]* hypercalls by GHCB' "$bed_logs/$guest.machine" >&3
+}
+
 # What the guest wrote to the paravisor's disk lies on the host as ciphertext.
 host_has_ciphertext() {
   fails grep -qaF "$secret" "$bed_logs/$guest.disk"
@@ -268,6 +276,7 @@ unless_strict() { kind strict || "$@"; }
 # Guests that have nothing to do but to be refused.
 unless_refused() { kind unlawful strict || "$@"; }
 if_kind() { ! kind "$1" || "${@:2}"; }
+if_ciphertext() { ! kind confidential snp || "$@"; }
 
 check 'boots' 300 guest_boots
 check 'connects' 120 'unless_strict connects_isolated'
@@ -280,4 +289,5 @@ check 'says what it must' 120 'unless_refused says_what_it_must'
 check 'powers off' 180 powers_off
 check 'nobody touched another page' 30 'unless_refused nobody_touched_another_page'
 check 'a wrong page is found' 30 'if_kind strict finds_the_wrong_page'
-check 'the host has ciphertext' 30 'if_kind confidential host_has_ciphertext'
+check 'calls past the paravisor' 30 'if_kind snp calls_past_the_paravisor'
+check 'the host has ciphertext' 30 'if_ciphertext host_has_ciphertext'
