@@ -86,10 +86,12 @@ struct hv_uservsc_info {
 #define HV_USERVSC_CHANNEL_OFFERED	1
 #define HV_USERVSC_CHANNEL_OPEN		2
 /*
- * A subchannel that the host has taken back while it was open. It can only be closed; SIGNAL
- * answers ENOTCONN.
+ * A subchannel that the host has taken back while it was open: SIGNAL answers ENOTCONN. Nobody is told
+ * of it (the kernel has no call for that); CHANNEL shows it.
  */
 #define HV_USERVSC_CHANNEL_RESCINDED	3
+/* A subchannel after CLOSE: see there. */
+#define HV_USERVSC_CHANNEL_CLOSED	4
 
 /*
  * A channel: the one with the lowest number that is not below `channel`. So, from 0 on with
@@ -123,9 +125,10 @@ struct hv_uservsc_channel {
  * A subchannel can be opened when it was offered, that is after the primary was opened and the
  * provider was asked for it: see DEVICE_EVENTFD.
  *
- * EBUSY: it is open. ENOENT: no such channel. EBADF, EINVAL: not an eventfd. EPERM: the visibility
- * expected is not the ring's. ENOMEM: memory, RLIMIT_MEMLOCK or the device's limit. EIO: the host
- * refused. When writing the answer back fails with EFAULT, the channel is open all the same.
+ * EBUSY: it is open, or a subchannel that was closed. ENOENT: no such channel. EBADF, EINVAL: not an
+ * eventfd. EPERM: the visibility expected is not the ring's. ENOMEM: memory, RLIMIT_MEMLOCK (of the user
+ * who opened the device, together with io_uring and others; not with CAP_IPC_LOCK) or the device's limit.
+ * EIO: the host refused. When writing the answer back fails with EFAULT, the channel is open all the same.
  */
 struct hv_uservsc_open {
 	__u32 size;
@@ -150,7 +153,7 @@ struct hv_uservsc_close {
 };
 
 /*
- * An eventfd for what happens to the device: a subchannel was offered or taken back, the offer was
+ * An eventfd for what happens to the device: a subchannel was offered, the device's offer was
  * rescinded, the driver was unbound. Signalled once for each; look (CHANNEL, INFO) for what it was.
  * It is also signalled when it is set. Replaces the one before; -1: none.
  */
@@ -216,8 +219,14 @@ struct hv_uservsc_dma_free {
 #define HV_USERVSC_OPEN		_IOWR(HV_USERVSC_IOC, 0x03, struct hv_uservsc_open)
 /*
  * Closes a channel: its mappings turn into the zero page, its eventfd is let go. Closing the primary closes
- * all subchannels first and frees the regions that DMA_FREE kept; other regions, and their GPADLs, stay.
- * ENOTCONN: it is not open. ENOENT: no such channel. The primary can be opened again.
+ * all subchannels first, forgets them, and frees the regions that DMA_FREE kept; other regions, and their
+ * GPADLs, stay. The primary can be opened again, and the provider asked for subchannels again.
+ *
+ * Linux closes subchannels only with their primary. So one that is closed alone is out of user space's
+ * reach at once, but its ring stays with the host, and its memory counted, until the primary is closed;
+ * till then it can't be opened again.
+ *
+ * ENOTCONN: it is not open. ENOENT: no such channel.
  */
 #define HV_USERVSC_CLOSE	_IOW(HV_USERVSC_IOC, 0x04, struct hv_uservsc_close)
 /*
