@@ -274,19 +274,24 @@ static struct uservsc_opener *alloc_opener(struct uservsc_device *device, struct
 	if (!opener)
 		return NULL;
 	opener->zero_page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
-	if (!opener->zero_page) {
-		kfree(opener);
-		return NULL;
-	}
+	opener->status_page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO);
+	if (!opener->zero_page || !opener->status_page)
+		goto no_memory;
 	opener->device = device;
 	opener->user = get_uid(current_user());
 	opener->mapping = file->f_mapping;
 	init_rwsem(&opener->map_sem);
 	xa_init(&opener->regions);
-	/* Offset 0 is nobody's. */
+	/* Offset 0 is the status page. */
 	opener->next_region = 1;
 	INIT_LIST_HEAD(&opener->kept);
 	return opener;
+
+no_memory:
+	if (opener->zero_page)
+		__free_page(opener->zero_page);
+	kfree(opener);
+	return NULL;
 }
 
 static void free_opener(struct uservsc_opener *opener)
@@ -294,6 +299,7 @@ static void free_opener(struct uservsc_opener *opener)
 	xa_destroy(&opener->regions);
 	free_uid(opener->user);
 	__free_page(opener->zero_page);
+	__free_page(opener->status_page);
 	kfree(opener);
 }
 

@@ -19,6 +19,10 @@
  * are signalled; every ioctl and mmap answers ENODEV. Close the descriptor then; the device comes
  * back, if it does, as a new offer with nothing bound to it.
  *
+ * The status page: mmap(2) at HV_USERVSC_STATUS_OFFSET, one page, PROT_READ, MAP_SHARED. Its first __u32
+ * is 0, and 1 before any mapping turns into the zero page by the end of the device: look at it, after
+ * a load barrier, when something was copied out of a mapping. The page stays.
+ *
  * Structures: `size` is sizeof the structure; any other value is refused with EINVAL. `flags` and
  * `reserved` fields must be 0, or hold flags that are defined here: EINVAL. Fields that are marked
  * [out] are ignored as input. When a call fails, nothing is written back.
@@ -41,6 +45,9 @@
 #define HV_USERVSC_VERSION 1
 
 #define HV_USERVSC_USER_BYTES 120
+
+/* For mmap(2): the status page. All other offsets are told by calls. */
+#define HV_USERVSC_STATUS_OFFSET 0
 
 /*
  * How memory is seen. Where a field of this kind is [in, out], 0 asks for what the channel has by

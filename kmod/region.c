@@ -138,11 +138,16 @@ void uservsc_remove_region(struct uservsc_opener *opener, struct uservsc_region 
 /* The same for all regions at once, which stay in the table. */
 void uservsc_hide_all(struct uservsc_opener *opener)
 {
+	u32 *ended = page_address(opener->status_page);
+
 	down_write(&opener->map_sem);
 	opener->hidden = true;
 	up_write(&opener->map_sem);
-	/* 0: to the end. */
-	unmap(opener, 0, 0);
+	/* Who finds the zero page where something was has to find this as well. */
+	WRITE_ONCE(*ended, 1);
+	smp_wmb();
+	/* All but the status page; 0: to the end. */
+	unmap(opener, PAGE_SIZE, 0);
 }
 
 /* --- Mappings ---------------------------------------------------------------------------------- */
@@ -158,6 +163,9 @@ static vm_fault_t region_fault(struct vm_fault *vmf)
 	struct uservsc_region *region;
 	vm_fault_t result;
 
+	if (!vmf->pgoff)
+		return vmf_insert_pfn_prot(vma, vmf->address, page_to_pfn(opener->status_page),
+					   protection);
 	down_read(&opener->map_sem);
 	region = opener->hidden ? NULL : xa_load(&opener->regions, vmf->pgoff >> shift);
 	if (region && index < region->page_count) {
@@ -182,23 +190,32 @@ int uservsc_mmap(struct file *file, struct vm_area_struct *vma)
 	const unsigned int shift = USERVSC_REGION_SHIFT - PAGE_SHIFT;
 	struct uservsc_opener *opener = file->private_data;
 	unsigned long index = vma->vm_pgoff & ((1UL << shift) - 1);
+	vm_flags_t never = VM_MAYEXEC;
 	struct uservsc_region *region;
-	int err = 0;
+	unsigned long page_count = 0;
+	bool hidden;
 
 	if (!(vma->vm_flags & VM_SHARED) || (vma->vm_flags & VM_EXEC))
 		return -EINVAL;
 	down_read(&opener->map_sem);
+	hidden = opener->hidden;
 	region = xa_load(&opener->regions, vma->vm_pgoff >> shift);
-	if (opener->hidden)
-		err = -ENODEV;
-	else if (!region || index >= region->page_count ||
-		 vma_pages(vma) > region->page_count - index)
-		err = -EINVAL;
+	if (region)
+		page_count = region->page_count;
 	up_read(&opener->map_sem);
-	if (err)
-		return err;
+	if (hidden)
+		return -ENODEV;
+	if (!vma->vm_pgoff) {
+		/* The status page: to be read only. */
+		if (vma->vm_flags & VM_WRITE)
+			return -EINVAL;
+		never |= VM_MAYWRITE;
+		page_count = 1;
+	}
+	if (index >= page_count || vma_pages(vma) > page_count - index)
+		return -EINVAL;
 	/* Not for a child: it would keep what its parent gives up. */
-	vm_flags_mod(vma, VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY, VM_MAYEXEC);
+	vm_flags_mod(vma, VM_PFNMAP | VM_IO | VM_DONTEXPAND | VM_DONTDUMP | VM_DONTCOPY, never);
 	vma->vm_ops = &region_operations;
 	return 0;
 }

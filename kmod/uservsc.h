@@ -71,6 +71,7 @@ struct uservsc_opener {
 	struct user_struct *user;	/* whose RLIMIT_MEMLOCK is used up */
 	struct address_space *mapping;
 	struct page *zero_page;		/* what is mapped where nothing is any more */
+	struct page *status_page;	/* at offset 0 */
 	struct rw_semaphore map_sem;
 	struct xarray regions;		/* by number; written under map_sem */
 	u64 next_region;

@@ -25,10 +25,10 @@ kvm_works() { "$programs/vmbus-vm" --check 2>/dev/null; }
 # Of the commands of a check, `!` alone would go unnoticed.
 fails() { if "$@"; then return 1; fi; }
 
-# machine_script KIND DIRECTORY FILES DEVICES [WORDS]: prints what starts the guest's host, with devices in the
-# words of vmbus-host, and machine, with words for its kernel. A port has one end for both directions, and
-# can be opened once. GUEST.control goes to the host's control pipe, and GUEST.disk, where there is one,
-# gets what disk.img is at the end.
+# machine_script KIND DIRECTORY FILES DEVICES [WORDS [OPTIONS]]: prints what starts the guest's host, with
+# devices in the words of vmbus-host, and machine, with words for its kernel and options. A port has one end
+# for both directions, and can be opened once. GUEST.control goes to the host's control pipe, and GUEST.disk,
+# where there is one, gets what disk.img is at the end.
 machine_script() {
   local commands="<>$2/$guest.commands >&0" control="$2/$guest.control" path='' image=''
   [[ " ${bed_outputs[*]} " != *' disk '* ]] || image="cat disk.img >$2/$guest.disk"
@@ -46,7 +46,7 @@ host=\$!
 until [ -S host.sock ] && [ -p control ]; do sleep 0.1; done
 cat <$control >control &
 vmbus-vm --kernel $3/${guest%x*} --initrd $3/initrd --memory 320M --cpus $(processors) \
-  --append "quiet panic=-1 bed_kernel=${guest%x*} bed_commands=ttyS0 ${5:-}" --host host.sock \
+  --append "quiet panic=-1 bed_kernel=${guest%x*} bed_commands=ttyS0 ${5:-}" --host host.sock ${6:-} \
   $commands 2>$2/$guest.machine
 status=\$?
 kill \$host
