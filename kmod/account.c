@@ -11,7 +11,7 @@
 
 static unsigned int device_mib;
 module_param(device_mib, uint, 0644);
-MODULE_PARM_DESC(device_mib, "MiB of memory that a device may have; 0, the default: a quarter of the machine's");
+MODULE_PARM_DESC(device_mib, "MiB that a device may have; 0, the default: a quarter of all");
 
 static u64 limit_pages(void)
 {
@@ -25,7 +25,7 @@ u64 uservsc_device_limit(void)
 	return limit_pages() << PAGE_SHIFT;
 }
 
-/* As io_uring and others count, together with them: the user's pages, against the process's limit. */
+/* As io_uring and others count: all pages of the user, against the process's limit. */
 static bool charge_user(struct user_struct *user, unsigned long pages)
 {
 	unsigned long limit = rlimit(RLIMIT_MEMLOCK) >> PAGE_SHIFT;
@@ -38,7 +38,7 @@ static bool charge_user(struct user_struct *user, unsigned long pages)
 	return true;
 }
 
-/* Takes pages from the limits, or -ENOMEM. Sets *limited, which uservsc_uncharge() wants to know. */
+/* Takes pages from the limits, or -ENOMEM. Sets *limited, for uservsc_uncharge(). */
 int uservsc_charge(struct uservsc_opener *opener, unsigned long pages, bool *limited)
 {
 	struct uservsc_device *device = opener->device;

@@ -6,8 +6,8 @@
 #include "uservsc.h"
 
 /*
- * In interrupt context, under the channel's sched_lock and RCU. The eventfd is let go only when the core
- * calls no more, or a grace period after it was taken away here.
+ * In interrupt context, under the channel's sched_lock and RCU. The eventfd is let go only when the
+ * core calls no more, or a grace period after it was taken away here.
  */
 static void on_interrupt(void *context)
 {
@@ -90,8 +90,16 @@ static void let_event_go(struct uservsc_device *device, struct eventfd_ctx *even
 	eventfd_ctx_put(event);
 }
 
+/* The core leaks a ring that it could not get back, or make private again. */
+static void count_ring_leak(struct uservsc_device *device, const struct uservsc_channel *channel,
+			    const struct uservsc_region *ring)
+{
+	if (channel->vmbus->ringbuffer_page || channel->vmbus->ringbuffer_gpadlhandle.decrypted)
+		uservsc_count_leak(device, ring->charged, "ring");
+}
+
 static int connect(struct uservsc_device *device, struct uservsc_channel *channel,
-		   struct hv_uservsc_open *request)
+		   struct hv_uservsc_open *request, const struct uservsc_region *ring)
 {
 	struct vmbus_channel *vmbus = channel->vmbus;
 	int err;
@@ -101,14 +109,19 @@ static int connect(struct uservsc_device *device, struct uservsc_channel *channe
 		uservsc_take_subchannels(device, true);
 		vmbus_set_sc_create_callback(vmbus, uservsc_subchannel_offered);
 	}
+	vmbus->ringbuffer_gpadlhandle.decrypted = false;
 	err = vmbus_open(vmbus, request->tx_bytes, request->rx_bytes, request->user_data,
 			 sizeof(request->user_data), on_interrupt, channel);
-	if (err && !channel->index) {
+	if (!err)
+		return 0;
+	if (!channel->index) {
 		uservsc_take_subchannels(device, false);
 		/* It does nothing to a channel that is not open but to forget the callbacks. */
 		vmbus_close(vmbus);
+		uservsc_forget_subchannels(device);
 	}
-	return err ? open_error(channel, err) : 0;
+	count_ring_leak(device, channel, ring);
+	return open_error(channel, err);
 }
 
 static void free_ring(struct uservsc_opener *opener, struct uservsc_region *ring)
@@ -175,7 +188,7 @@ int uservsc_open_channel(struct uservsc_opener *opener, struct hv_uservsc_open *
 		goto put_event;
 	}
 	WRITE_ONCE(channel->event, event);
-	err = connect(device, channel, request);
+	err = connect(device, channel, request, ring);
 	if (err)
 		goto take_event;
 	channel->ring = ring;
@@ -231,12 +244,9 @@ int uservsc_close_channel(struct uservsc_opener *opener, u32 index)
 static void clean_up(struct uservsc_opener *opener, struct uservsc_channel *channel)
 {
 	struct uservsc_device *device = opener->device;
-	struct vmbus_channel *vmbus = channel->vmbus;
 
 	if (channel->ring) {
-		/* The core leaks a ring that it could not get back, or make private again. */
-		if (vmbus->ringbuffer_page || vmbus->ringbuffer_gpadlhandle.decrypted)
-			uservsc_count_leak(device, channel->ring->charged, "ring");
+		count_ring_leak(device, channel, channel->ring);
 		free_ring(opener, channel->ring);
 	}
 	channel->ring = NULL;

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * hv_uservsc: VMBus devices for drivers in user space. Channels with the encryption that they have, DMA
- * memory that outlives its process, GPADLs, an eventfd and a doorbell for each channel: see hv_uservsc.h.
+ * hv_uservsc: VMBus devices for drivers in user space. Channels with the encryption that they have,
+ * DMA memory that outlives its process, GPADLs, an eventfd and a doorbell for each channel: see
+ * hv_uservsc.h.
  *
  * It matches no device by itself: bind by driver_override.
  */
@@ -109,8 +110,8 @@ put:
 }
 
 /*
- * The driver was unbound, or the offer rescinded. When this returns the core tells the host that the
- * channel's number is free, or another driver takes the device.
+ * The driver was unbound, or the offer rescinded. When this returns the core tells the host that
+ * the channel's number is free, or another driver takes the device.
  */
 static void uservsc_remove(struct hv_device *hv)
 {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The device's file: its one opener and its calls. Each call copies its structure in, checks it, acts under
- * the device's lock, and copies the answer out when it has let that go.
+ * The device's file: its one opener and its calls. Each call copies its structure in, checks it,
+ * acts under the device's lock, and copies the answer out when it has let that go.
  */
 #include <linux/cred.h>
 #include <linux/sched/user.h>
@@ -44,7 +44,7 @@ static void describe(struct uservsc_device *device, struct hv_uservsc_info *answ
 		.version = HV_USERVSC_VERSION,
 		.vmbus_version = vmbus_proto_version,
 		.isolated = hv_is_isolation_supported(),
-		.external_visibility = uservsc_visibility(uservsc_external_encrypted(channel)),
+		.external_visibility = uservsc_external_visibility(device),
 		.page_size = PAGE_SIZE,
 		.offer_flags = offer->chn_flags,
 		.mmio_megabytes = offer->mmio_megabytes,
@@ -160,7 +160,7 @@ static int check_dma(const struct hv_uservsc_dma *call)
 		return -EINVAL;
 	if (!call->bytes || call->bytes % PAGE_SIZE || call->visibility > HV_USERVSC_ENCRYPTED)
 		return -EINVAL;
-	if (call->bytes > (call->flags & HV_USERVSC_DMA_GPADL ? USERVSC_GPADL_MAX : USERVSC_REGION_MAX))
+	if (call->bytes > (call->flags ? USERVSC_GPADL_MAX : USERVSC_REGION_MAX))
 		return -E2BIG;
 	if (call->page_count != (call->pages ? call->bytes / HV_HYP_PAGE_SIZE : 0))
 		return -EINVAL;
@@ -175,7 +175,7 @@ static int alloc_dma(struct uservsc_opener *opener, struct hv_uservsc_dma *call,
 	err = lock_device(opener->device);
 	if (err)
 		return err;
-	visibility = uservsc_visibility(uservsc_external_encrypted(opener->device->hv->channel));
+	visibility = uservsc_external_visibility(opener->device);
 	if (call->visibility && call->visibility != visibility) {
 		err = -EPERM;
 	} else {
@@ -332,8 +332,8 @@ free:
 }
 
 /*
- * The end of what an opener has, by its release or the device's end: no user mapping, channels closed, GPADLs
- * torn down, memory scrubbed, made private, freed. Under the device's lock.
+ * The end of what an opener has, by its release or the device's end: no user mapping, channels
+ * closed, GPADLs torn down, memory scrubbed, made private, freed. Under the device's lock.
  */
 void uservsc_end_opener(struct uservsc_opener *opener)
 {

@@ -2,12 +2,12 @@
 /*
  * DMA memory: pages, whether the host sees them, and the GPADL over them.
  *
- * Pages are decrypted chunk by chunk at their address in the direct map, as the DMA API does it: that is
- * the one way that every kind of machine has. They are contiguous as far as they can be had so: each
- * change of a page's encryption splits a large page of the direct map.
+ * Pages are decrypted chunk by chunk at their address in the direct map, as the DMA API does it:
+ * that is the one way that every kind of machine has. They are contiguous as far as they can be had
+ * so: each change of a page's encryption splits a large page of the direct map.
  *
- * They are the module's own, not of dma_alloc_coherent(): that would hold the hv_device, whose release
- * tells the host that the channel's number is free.
+ * They are the module's own, not of dma_alloc_coherent(): that would hold the hv_device, whose
+ * release tells the host that the channel's number is free.
  */
 #include <linux/gfp.h>
 #include <linux/sched/signal.h>
@@ -17,8 +17,8 @@
 #include "uservsc.h"
 
 /*
- * A kernel without vmbus_establish_gpadl_caller_decrypted() decrypts what it establishes a GPADL over, and
- * encrypts it again at the teardown.
+ * A kernel without vmbus_establish_gpadl_caller_decrypted() decrypts what it establishes a GPADL
+ * over, and encrypts it again at the teardown.
  */
 #ifdef HAVE_GPADL_CALLER_DECRYPTED
 static const bool core_decrypts;
@@ -55,7 +55,8 @@ static void scrub(const struct uservsc_memory *memory)
 	unsigned long index;
 
 	for_each_chunk(index, memory) {
-		memset(page_address(memory->pages[index]), 0, chunk_pages(memory, index) << PAGE_SHIFT);
+		memset(page_address(memory->pages[index]), 0,
+		       chunk_pages(memory, index) << PAGE_SHIFT);
 		cond_resched();
 	}
 }
@@ -114,7 +115,9 @@ static bool make_private(struct uservsc_memory *memory, unsigned long index)
 
 	if (memory->opaque || (memory->unknown && index == memory->decrypted))
 		return false;
-	return index >= memory->decrypted || !set_memory_encrypted(address, chunk_pages(memory, index));
+	if (index >= memory->decrypted)
+		return true;
+	return !set_memory_encrypted(address, chunk_pages(memory, index));
 }
 
 /* Frees what can be made private again. */
@@ -156,14 +159,14 @@ static int establish_gpadl(struct uservsc_device *device, struct uservsc_memory 
 }
 
 /*
- * Allocates zeroed memory, visible as the device's external memory has to be, with a GPADL of the primary
- * channel when that is wanted.
+ * Allocates zeroed memory, visible as the device's external memory has to be, with a GPADL of the
+ * primary channel when that is wanted.
  */
 int uservsc_alloc_memory(struct uservsc_opener *opener, struct uservsc_memory *memory, u64 bytes,
 			 bool gpadl)
 {
 	struct uservsc_device *device = opener->device;
-	bool visible = hv_is_isolation_supported() && !uservsc_external_encrypted(device->hv->channel);
+	bool visible = uservsc_external_visibility(device) == HV_USERVSC_SHARED;
 	unsigned long page_count = bytes >> PAGE_SHIFT;
 	int err;
 
@@ -181,7 +184,7 @@ int uservsc_alloc_memory(struct uservsc_opener *opener, struct uservsc_memory *m
 		uservsc_free_memory(opener, memory);
 		return err;
 	}
-	/* Decryption changes what is read, and who had the pages before may have left something there. */
+	/* Decryption changes what is read: perhaps to what was there when it was visible last. */
 	if (visible)
 		scrub(memory);
 	return 0;

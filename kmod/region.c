@@ -2,15 +2,15 @@
 /*
  * What can be mapped, and its mappings.
  *
- * Pages are mapped when they are touched, never by mmap() itself: so the end of a region has only to keep
- * faults from finding it, and then to take away what was mapped. What is touched after that gets the
- * opener's zero page: the end of a device must not kill who polls its ring.
+ * Pages are mapped when they are touched, never by mmap() itself: so the end of a region has only
+ * to keep faults from finding it, and then to take away what was mapped. What is touched after that
+ * gets the opener's zero page: the end of a device must not kill who polls its ring.
  */
 #include <linux/slab.h>
 
 #include "uservsc.h"
 
-/* --- DMA memory -------------------------------------------------------------------------------- */
+/* --- DMA memory ------------------------------------------------------------------------- */
 
 /* Whoever gets page numbers in `numbers` may give them to the host. */
 int uservsc_alloc_dma(struct uservsc_opener *opener, struct hv_uservsc_dma *request, u64 *numbers)
@@ -37,8 +37,11 @@ int uservsc_alloc_dma(struct uservsc_opener *opener, struct hv_uservsc_dma *requ
 	}
 	request->offset = uservsc_region_offset(region);
 	request->gpadl = region->memory.gpadl.gpadl_handle;
-	for (index = 0; index < request->page_count; index++)
-		numbers[index] = page_to_hvpfn(region->memory.pages[index / per_page]) + index % per_page;
+	for (index = 0; index < request->page_count; index++) {
+		struct page *page = region->memory.pages[index / per_page];
+
+		numbers[index] = page_to_hvpfn(page) + index % per_page;
+	}
 	return 0;
 
 free:
@@ -94,7 +97,7 @@ void uservsc_free_all_dma(struct uservsc_opener *opener)
 	uservsc_free_kept(opener);
 }
 
-/* --- Regions ----------------------------------------------------------------------------------- */
+/* --- Regions ---------------------------------------------------------------------------- */
 
 int uservsc_insert_region(struct uservsc_opener *opener, struct uservsc_region *region)
 {
@@ -143,14 +146,14 @@ void uservsc_hide_all(struct uservsc_opener *opener)
 	down_write(&opener->map_sem);
 	opener->hidden = true;
 	up_write(&opener->map_sem);
-	/* Who finds the zero page where something was has to find this as well. */
 	WRITE_ONCE(*ended, 1);
+	/* Who finds the zero page where something was has to find this as well. */
 	smp_wmb();
 	/* All but the status page; 0: to the end. */
 	unmap(opener, PAGE_SIZE, 0);
 }
 
-/* --- Mappings ---------------------------------------------------------------------------------- */
+/* --- Mappings --------------------------------------------------------------------------- */
 
 static vm_fault_t region_fault(struct vm_fault *vmf)
 {

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Subchannels as the host offers and rescinds them, the table of a device's channels, and the device's
- * news.
+ * Subchannels as the host offers and rescinds them, the table of a device's channels, and the
+ * device's news.
  *
- * The core calls when a subchannel is offered, from a work queue; closing the primary channel may wait for
- * that call. It tells nobody of a subchannel that is rescinded: one that is not open it removes at once, so
- * each is held here by its kobject, whose end frees the channel's structure. (Its place in sysfs is held as
- * well: uservsc_forget_rescinded() lets go as soon as somebody looks.)
+ * The core calls when a subchannel is offered, from a work queue; closing the primary channel may
+ * wait for that call. It tells nobody of a subchannel that is rescinded: one that is not open it
+ * removes at once, so each is held here by its kobject, whose end frees the channel's structure.
+ * (Its place in sysfs is held as well: uservsc_forget_rescinded() lets go as soon as somebody
+ * looks.)
  */
 #include <linux/slab.h>
 
@@ -45,8 +46,8 @@ static bool is_of(const struct uservsc_device *device, const struct vmbus_channe
 }
 
 /*
- * Not by hv_get_drvdata(): the call may come when the primary is closed already, and another driver has the
- * device.
+ * Not by hv_get_drvdata(): the call may come when the primary is closed already, and another driver
+ * has the device.
  */
 static struct uservsc_device *device_of(const struct vmbus_channel *vmbus)
 {
@@ -120,8 +121,19 @@ void uservsc_forget_rescinded(struct uservsc_device *device)
 	unsigned long index;
 
 	xa_for_each_start(&device->channels, index, channel, 1)
-		if (channel->state == HV_USERVSC_CHANNEL_OFFERED && READ_ONCE(channel->vmbus->rescind))
+		if (channel->state == HV_USERVSC_CHANNEL_OFFERED &&
+		    READ_ONCE(channel->vmbus->rescind))
 			uservsc_forget_subchannel(device, channel);
+}
+
+/* All of them; none is open. */
+void uservsc_forget_subchannels(struct uservsc_device *device)
+{
+	struct uservsc_channel *channel;
+	unsigned long index;
+
+	xa_for_each_start(&device->channels, index, channel, 1)
+		uservsc_forget_subchannel(device, channel);
 }
 
 /* The first channel from answer->channel on. */

@@ -4,9 +4,10 @@
  *
  * Locks, the outer ones first:
  *  - uservsc_device.lock: the device's state, its channels and its opener's regions. Held while the
- *    host is waited for. User memory is never touched under it: a fault could want to wait for the host.
- *  - uservsc_opener.map_sem: which regions may be mapped. Faults take it for reading, so whoever has it
- *    for writing must not wait for anything else.
+ *    host is waited for. User memory is never touched under it: a fault could want to wait for the
+ *    host.
+ *  - uservsc_opener.map_sem: which regions may be mapped. Faults take it for reading, so whoever
+ *    has it for writing must not wait for anything else.
  *  - uservsc_offers_lock (a spinlock): which device a new subchannel belongs to, and the device's
  *    eventfd. The core calls with a new subchannel while another thread may wait for that in
  *    vmbus_close(): hence not under the device's lock.
@@ -112,8 +113,8 @@ struct uservsc_region {
 #define USERVSC_REGION_NUMBERS (1ULL << (63 - USERVSC_REGION_SHIFT))
 
 /*
- * The length of a GPADL's ranges is a u16 in its message, and the core does not look: 8 bytes, and 8
- * for each page.
+ * The length of a GPADL's ranges is a u16 in its message, and the core does not look: 8 bytes, and
+ * 8 for each page.
  */
 #define USERVSC_GPADL_MAX round_down((u64)((U16_MAX - 8) / 8) * HV_HYP_PAGE_SIZE, PAGE_SIZE)
 /* vmbus_alloc_ring() wants contiguous pages. A ring has a GPADL as well. */
@@ -154,6 +155,11 @@ static inline u32 uservsc_visibility(bool encrypted)
 	return encrypted ? HV_USERVSC_ENCRYPTED : HV_USERVSC_SHARED;
 }
 
+static inline u32 uservsc_external_visibility(const struct uservsc_device *device)
+{
+	return uservsc_visibility(uservsc_external_encrypted(device->hv->channel));
+}
+
 /* driver.c */
 void uservsc_count_leak(struct uservsc_device *device, unsigned long pages, const char *what);
 
@@ -175,6 +181,7 @@ void uservsc_add_device(struct uservsc_device *device);
 void uservsc_delete_device(struct uservsc_device *device);
 void uservsc_take_subchannels(struct uservsc_device *device, bool takes);
 void uservsc_subchannel_offered(struct vmbus_channel *channel);
+void uservsc_forget_subchannels(struct uservsc_device *device);
 void uservsc_forget_rescinded(struct uservsc_device *device);
 void uservsc_forget_subchannel(struct uservsc_device *device, struct uservsc_channel *channel);
 int uservsc_describe_channel(struct uservsc_device *device, struct hv_uservsc_channel *answer);

@@ -149,7 +149,13 @@ int check_errors(void) {
   CHECK_FAILS(mmap(NULL, PAGE, PROT_READ | PROT_EXEC, MAP_SHARED, device, offset), EINVAL);
   CHECK_FAILS(mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, device, offset), EINVAL);
   CHECK_FAILS(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, device, offset + PAGE), EINVAL);
-  CHECK_FAILS(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, device, 0), EINVAL);
+  // The status page can't be written.
+  CHECK_FAILS(mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, device, HV_USERVSC_STATUS_OFFSET), EINVAL);
+  CHECK_FAILS(mmap(NULL, 2 * PAGE, PROT_READ, MAP_SHARED, device, HV_USERVSC_STATUS_OFFSET), EINVAL);
+  CHECK_FAILS(mmap(NULL, PAGE, PROT_READ, MAP_SHARED, device, PAGE), EINVAL);
+  uint32_t *status = mmap(NULL, PAGE, PROT_READ, MAP_SHARED, device, HV_USERVSC_STATUS_OFFSET);
+  CHECK(status != MAP_FAILED && *status == 0);
+  CHECK_FAILS(mprotect(status, PAGE, PROT_READ | PROT_WRITE), EACCES);
   uint8_t *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, device, offset);
   CHECK(memory != MAP_FAILED);
   CHECK_FAILS(mprotect(memory, PAGE, PROT_READ | PROT_EXEC), EACCES);

@@ -89,4 +89,5 @@ int check_errors(void);
 int check_data(void);
 int check_limits(void);
 int run_load(const char *until);
+int run_idle(void);
 int fuzz(uint64_t seed, uint64_t count);

@@ -85,7 +85,7 @@ int storage_send(struct channel *channel, uint32_t operation, uint64_t transacti
   describe(packet, DATA_INBAND, 16, sizeof packet, transaction);
   put32(packet, 16, operation);
   put32(packet, 20, 1);
-  put16(packet, 28, operation == 9 ? 0x602 : count);
+  put16(packet, 28, operation == 9 ? 0x600 : count);
   return put(channel, packet, sizeof packet);
 }
 
@@ -114,10 +114,14 @@ int storage_receive(struct channel *channel, struct storage_reply *reply, int mi
 int storage_start(struct channel *channel) {
   static const uint32_t operations[] = {7, 9, 10, 8};
   for (int index = 0; index < 4; index++) {
-    struct storage_reply reply;
-    if (storage_send(channel, operations[index], 100 + (uint64_t)index, 0)) return -1;
-    if (storage_receive(channel, &reply, 10000)) return -1;
-    if (reply.transaction != 100 + (uint64_t)index || reply.operation != 1 || reply.status != 0) return -1;
+    struct storage_reply reply = {0};
+    int result = storage_send(channel, operations[index], 100 + (uint64_t)index, 0);
+    if (result == 0) result = storage_receive(channel, &reply, 10000);
+    if (result || reply.transaction != 100 + (uint64_t)index || reply.operation != 1 || reply.status != 0) {
+      printf("operation %u: result %d, transaction %llu, operation %u, status %#x\n", operations[index],
+             result, (unsigned long long)reply.transaction, reply.operation, reply.status);
+      return -1;
+    }
   }
   return 0;
 }

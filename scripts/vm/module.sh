@@ -23,7 +23,15 @@ bed_packages=(libc6-dev)
 bed_channels=(commands control)
 bed_outputs=(host machine)
 
-part_fetch() { tools_fetched || tools_fetch; }
+# The module for each kernel: it lies in $scratch until the file systems are made.
+part_prepare() {
+  local name
+  tools_fetched || tools_fetch
+  for name in "${kernels[@]}"; do
+    build_module "$name" "$scratch/$name.ko"
+    objcopy --strip-debug "$scratch/$name.ko"
+  done
+}
 
 part_guests() {
   local kind
@@ -35,11 +43,7 @@ part_guests() {
 
 bed_add_parts() {
   local name
-  for name in "${bed_kernels[@]}"; do
-    build_module "$name" "$scratch/hv_uservsc.ko"
-    objcopy --strip-debug "$scratch/hv_uservsc.ko"
-    bed_add_file "$scratch/hv_uservsc.ko" "/modules/$name.hv_uservsc.ko"
-  done
+  for name in "${kernels[@]}"; do bed_add_file "$scratch/$name.ko" "/modules/$name.hv_uservsc.ko"; done
   clang -O1 -Wall -Wextra -Werror -D_GNU_SOURCE Tests/KernelModule/*.c -lpthread -o "$scratch/uservsc-test"
   bed_add_program "$scratch/uservsc-test"
 }
@@ -80,13 +84,17 @@ test_program() { guest_seconds=${seconds:-120} guest "$scratch/uservsc-test $*";
 
 # visible_pages: how many pages of the guest the host can see, by what the machine has said of each.
 visible_pages() {
-  awk '/ pages (host-visible|private)/ {
-      match($0, /first=0x[0-9a-f]+/); first = strtonum(substr($0, RSTART + 6, RLENGTH - 6))
+  awk 'function number(text, value, at) {
+      for (at = 3; at <= length(text); at++) value = value * 16 + index("123456789abcdef", substr(text, at, 1))
+      return value
+    }
+    / pages (host-visible|private)/ {
+      match($0, /first=0x[0-9a-f]+/); first = number(substr($0, RSTART + 6, RLENGTH - 6), 0)
       match($0, /[0-9]+ pages/); count = substr($0, RSTART, RLENGTH) + 0
       for (page = first; page < first + count; page++)
         if (/host-visible/) seen[page] = 1; else delete seen[page]
     }
-    END { print length(seen) }' "$bed_logs/$guest.machine"
+    END { for (page in seen) pages++; print pages + 0 }' "$bed_logs/$guest.machine"
 }
 
 # as_before: the host sees what it saw at first, and nothing was lost.
@@ -159,23 +167,26 @@ is_killed_under_load() {
   say "$kills kills" >&3
 }
 
-# load_until_gone COMMAND: what a process sees whose device is taken from it.
-load_until_gone() {
-  guest_background gone "$scratch/uservsc-test load device"
+# until_gone WORDS COMMAND: what a process sees whose device is taken from it.
+until_gone() {
+  guest_background gone "$scratch/uservsc-test $1"
   guest 'until grep loaded /tmp/gone.log; do [ ! -s /tmp/gone.status ] || { cat /tmp/gone.log; exit 1; }; sleep 0.1; done'
-  "$@"
+  "${@:2}"
   guest 'until [ -s /tmp/gone.status ]; do sleep 0.1; done; cat /tmp/gone.log; grep -x 0 /tmp/gone.status && rm /tmp/gone.*'
 }
 
 is_unbound() {
-  load_until_gone guest "echo $device >$bus/drivers/hv_uservsc/unbind"
-  as_before
-  give_to hv_uservsc
+  local what
+  for what in 'load device' idle; do
+    until_gone "$what" guest "echo $device >$bus/drivers/hv_uservsc/unbind"
+    as_before
+    give_to hv_uservsc
+  done
   test_program interface
 }
 
 is_rescinded() {
-  load_until_gone host_does 'controller 0 rescind'
+  until_gone 'load device' host_does 'controller 0 rescind'
   guest "for i in \$(seq 100); do [ -e $bus/devices/$device ] || exit 0; sleep 0.1; done; exit 1"
   as_before
   host_does 'controller 0 offer'
