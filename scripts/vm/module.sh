@@ -231,19 +231,22 @@ gives_it_back() {
 
 says_nothing() {
   guest 'dmesg | gzip' | gzip -d >"$bed_logs/$guest.dmesg"
-  fails grep -iE 'BUG|\] WARNING: |Oops:|hostile|malformed|hung task|blocked for more|are lost|hv_uservsc.*(error|fail)' \
+  fails grep -iE 'BUG:|\] WARNING: |Oops:|hostile|malformed|hung task|blocked for more|are lost|hv_uservsc .*error' \
     "$bed_logs/$guest.dmesg"
 }
 
 nobody_touched_another_page() {
+  # Where everything is visible nothing is counted.
+  ! kind off || return 0
   grep -o 'visibility: .*' "$bed_logs/$guest.host" | tee "$scratch/$guest.summaries"
-  if kind bs ring all; then
-    grep -E 'visibility: 0 violations' "$scratch/$guest.summaries" >&3
-    fails grep -vE 'visibility: 0 violations' "$scratch/$guest.summaries"
-  fi
+  grep -E 'visibility: 0 violations' "$scratch/$guest.summaries" >&3
+  fails grep -vE 'visibility: 0 violations' "$scratch/$guest.summaries"
   # Data of ours is where the offer says.
-  ! kind all || grep -E '[1-9][0-9]* encrypted' "$scratch/$guest.summaries"
-  kind all || fails grep -E '[1-9][0-9]* encrypted' "$scratch/$guest.summaries"
+  if kind all; then
+    grep -E '[1-9][0-9]* encrypted' "$scratch/$guest.summaries"
+  else
+    fails grep -E '[1-9][0-9]* encrypted' "$scratch/$guest.summaries"
+  fi
 }
 
 check 'boots' 300 guest_boots
