@@ -9,7 +9,7 @@
 #include <pthread.h>
 #include <sys/eventfd.h>
 
-enum { THREADS = 2, SLOTS = 64, MAPPINGS = 16, EPOCH = 5000, CALLS = 9, ERRORS = 134 };
+enum { THREADS = 2, SLOTS = 64, MAPPINGS = 16, EPOCH = 2500, CALLS = 9, ERRORS = 134 };
 
 static struct {
   int device, event, news;
@@ -121,7 +121,7 @@ static int call_open(struct thread *thread) {
 static int call_close(struct thread *thread) {
   struct hv_uservsc_close call = {.size = (uint32_t)like(thread, sizeof call),
                                   .flags = (uint32_t)like(thread, 0),
-                                  .channel = (uint32_t)like(thread, below(thread, 2)),
+                                  .channel = (uint32_t)like(thread, below(thread, 4) != 0),
                                   .reserved = (uint32_t)like(thread, 0)};
   return ioctl(shared.device, HV_USERVSC_CLOSE, place(thread, &call, sizeof call));
 }
@@ -199,7 +199,8 @@ static void begin_epoch(struct thread *thread) {
   struct hv_uservsc_info info = device_info(shared.device);
   CHECK(info.device_bytes_used == 0 && info.leaked_pages == 0);
   memset(shared.offsets, 0, sizeof shared.offsets);
-  if (below(thread, 2)) {
+  // Now and then without.
+  if (below(thread, 8)) {
     channel = channel_open(shared.device, 0);
     close(shared.event);
     shared.event = channel.event;

@@ -71,14 +71,31 @@ with_tools() {
   rmdir "$tools_parts/tmp/${directory##*/}"
 }
 
-# build_module KERNEL TO [ARGUMENT...]: the package's module for one of the bed's kernels, as the file TO. A
-# warning is an error.
+# build_module KERNEL TO: the package's module for one of the bed's kernels, as the file TO. A warning is an
+# error, and so is what sparse finds: only the older kernel's headers come with what calls it.
 build_module() {
-  local directory release to=$2
+  local directory release to=$2 checks=()
   release=$(kernel_release "$1")
+  [[ $1 != 6.12 ]] || checks=(C=2 CF=-Wsparse-error)
   directory=$(mktemp -d "$scratch/kmod.XXXXXX")
   cp kmod/* "$directory"
   with_tools "$directory" make -C "/usr/src/linux-headers-$release" "M=/tmp/${directory##*/}" \
-    KCFLAGS=-Werror "${@:3}" modules || return
+    KCFLAGS=-Werror "${checks[@]}" modules || return
   cp "$directory/hv_uservsc.ko" "$to"
+}
+
+# The module for each of the kernels, before the file systems are made.
+prepare_module() {
+  local name
+  tools_fetched || tools_fetch
+  for name in "${kernels[@]}"; do
+    build_module "$name" "$scratch/$name.ko"
+    objcopy --strip-debug "$scratch/$name.ko"
+  done
+}
+
+# It lies in the guests as /modules/KERNEL.hv_uservsc.ko.
+add_module() {
+  local name
+  for name in "${kernels[@]}"; do bed_add_file "$scratch/$name.ko" "/modules/$name.hv_uservsc.ko"; done
 }

@@ -23,15 +23,7 @@ bed_packages=(libc6-dev)
 bed_channels=(commands control)
 bed_outputs=(host machine)
 
-# The module for each kernel: it lies in $scratch until the file systems are made.
-part_prepare() {
-  local name
-  tools_fetched || tools_fetch
-  for name in "${kernels[@]}"; do
-    build_module "$name" "$scratch/$name.ko"
-    objcopy --strip-debug "$scratch/$name.ko"
-  done
-}
+part_prepare() { prepare_module; }
 
 part_guests() {
   local kind
@@ -42,8 +34,7 @@ part_guests() {
 }
 
 bed_add_parts() {
-  local name
-  for name in "${kernels[@]}"; do bed_add_file "$scratch/$name.ko" "/modules/$name.hv_uservsc.ko"; done
+  add_module
   clang -O1 -Wall -Wextra -Werror -D_GNU_SOURCE Tests/KernelModule/*.c -lpthread -o "$scratch/uservsc-test"
   bed_add_program "$scratch/uservsc-test"
 }
