@@ -80,6 +80,7 @@ let package = Package(
     .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
     .library(name: "SimulatedHost", targets: ["SimulatedHost"]),
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
+    .library(name: "VMBusLinux", targets: ["VMBusLinux"]),
     .library(name: "VMBusUIO", targets: ["VMBusUIO"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
@@ -145,15 +146,17 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "VMBusLinux",
+      dependencies: ["CBPF", "CLinux", "CUdev", "Platform", "VMBus", "VSC", system],
+      // Built by scripts/build-bpf.
+      resources: [.embedInCode("kernel_channels.bpf")],
+      swiftSettings: settings),
+    .target(
       name: "CRevocation", path: "CShims/CRevocation",
       cSettings: [.enableWarning("all"), .enableWarning("extra"), .treatAllWarnings(as: .error)]),
     .target(
       name: "VMBusUIO",
-      dependencies: [
-        "CBPF", "CLinux", "CRevocation", "CUdev", "Platform", "VMBus", "VSC", system,
-      ],
-      // Built by scripts/build-bpf.
-      resources: [.embedInCode("kernel_channels.bpf")],
+      dependencies: ["CLinux", "CRevocation", "Platform", "VMBus", "VMBusLinux", "VSC", system],
       swiftSettings: settings),
 
     .target(
@@ -162,8 +165,8 @@ let package = Package(
     .target(
       name: "DriverProgram",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedBus", "VMBusUIO", "VSC", arguments, logging,
-        system,
+        "Platform", "ProgramSupport", "SimulatedBus", "VMBusLinux", "VMBusUIO", "VSC", arguments,
+        logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
@@ -190,8 +193,7 @@ let package = Package(
     .executableTarget(
       name: "vmbusctl",
       dependencies: [
-        "DriverProgram", "Platform", "ProgramSupport", "SimulatedBus", "VMBus", "VMBusUIO", "VSC",
-        arguments,
+        "DriverProgram", "Platform", "ProgramSupport", "SimulatedBus", "VMBus", "VSC", arguments,
       ],
       swiftSettings: settings),
 
@@ -222,11 +224,14 @@ let package = Package(
       swiftSettings: settings),
 
     .target(name: "Footprint", path: "Tests/Footprint", swiftSettings: settings),
+    .target(
+      name: "LinuxTestSupport", dependencies: ["VMBusLinux"], path: "Tests/LinuxTestSupport",
+      swiftSettings: settings),
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
     // What scripts/vm-test runs in a guest.
     .executableTarget(
       name: "open-close",
-      dependencies: ["BalloonVSC", "Footprint", "Platform", "VMBusUIO", "VSC"],
+      dependencies: ["BalloonVSC", "Footprint", "Platform", "VMBusLinux", "VMBusUIO", "VSC"],
       path: "Tests/OpenClose", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
@@ -250,8 +255,15 @@ let package = Package(
       swiftSettings: settings),
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
-      name: "VMBusUIOTests", dependencies: ["CBPF", "Platform", "VMBus", "VMBusUIO"],
+      name: "VMBusLinuxTests",
+      dependencies: ["CBPF", "LinuxTestSupport", "Platform", "VMBus", "VMBusLinux"],
       exclude: ["Fixtures"], swiftSettings: settings),
+    .testTarget(
+      name: "VMBusUIOTests",
+      dependencies: [
+        "LinuxTestSupport", "Platform", "VMBus", "VMBusLinux", "VMBusUIO", "VSC", system,
+      ],
+      swiftSettings: settings),
     .testTarget(
       name: "VSCTests", dependencies: ["TestSupport", "VMBus", "VSC"], swiftSettings: settings),
     .testTarget(

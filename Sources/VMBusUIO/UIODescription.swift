@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import VMBus
+import VMBusLinux
 import VSC
 
 /// What an operator can ask of a device of this machine. Nothing is opened for it: opening the node
@@ -12,7 +13,7 @@ extension UIODevice {
     } catch {
       return DeviceObstacle("\(error)")
     }
-    if record.monitor != nil, machine.isIsolated { return DeviceObstacle(UIOMachine.noDoorbell) }
+    if record.monitor != nil, machine.isIsolated { return DeviceObstacle(UIODriver.noDoorbell) }
     do throws(ConfidentialityUnknown) {
       let memory = try machine.confidentiality(of: record.channel).value
       guard memory == .hostVisible, let path = record.ringFile,

@@ -6,6 +6,7 @@ import Platform
 import Synchronization
 import SystemPackage
 import VMBus
+import VMBusLinux
 import VSC
 
 /// A VMBus device of this machine, in the hands of the kernel's driver uio_hv_generic.
@@ -15,13 +16,15 @@ import VSC
 final class UIODevice: DeviceTransport {
   let record: VMBusDeviceRecord
   let identity: DeviceIdentity
-  let machine: UIOMachine
+  let machine: LinuxMachine
+  private let driver: UIODriver
   private let life = DeviceLife()
   /// The device file that the primary channel was opened by.
   private let openNode = Lock<String?>(nil)
 
-  init(_ record: VMBusDeviceRecord, on machine: UIOMachine) {
+  init(_ record: VMBusDeviceRecord, on machine: LinuxMachine, _ driver: UIODriver) {
     self.record = record
+    self.driver = driver
     self.machine = machine
     identity = DeviceIdentity(
       deviceClass: record.deviceClass, instance: record.instance, channel: record.channel,
@@ -110,7 +113,7 @@ final class UIODevice: DeviceTransport {
       guard let now = current, now.channel == record.channel else {
         throw TransportError.rescinded
       }
-      if let obstacle = UIODevice(now, on: machine).obstacle {
+      if let obstacle = UIODevice(now, on: machine, driver).obstacle {
         throw TransportError.unusable(reason: "\(obstacle)")
       }
       guard let node = now.nodes.first else { throw TransportError.rescinded }
@@ -149,7 +152,7 @@ final class UIODevice: DeviceTransport {
         reason: "its ring is encrypted, and the kernel maps a subchannel's as host-visible only")
     }
     guard subchannel.monitor == nil || !machine.isIsolated else {
-      throw .unusable(reason: UIOMachine.noDoorbell)
+      throw .unusable(reason: UIODriver.noDoorbell)
     }
     guard let byteCount = subchannel.ringFileByteCount, byteCount % 8192 == 0,
       byteCount >= 4 * 4096, byteCount <= 1 << 30
@@ -168,7 +171,7 @@ final class UIODevice: DeviceTransport {
   // MARK: - Memory and the end
 
   func allocate(_ memory: MemoryVisibility, byteCount: Int) throws(TransportError) -> DMAPages {
-    let pages = try machine.allocate(memory, byteCount: byteCount)
+    let pages = try driver.allocate(memory, byteCount: byteCount, on: machine)
     life.keep(pages)
     return pages.pages(isScrubbed: false)
   }
@@ -204,7 +207,7 @@ final class UIODevice: DeviceTransport {
     let memory = await life.close()
     // Closed channels are known to be quiet. But one that was unbound in use the kernel never closes:
     // the host may write to that memory for as long as this machine runs.
-    if life.reason == .rescinded, isStillOffered { UIOMachine.keepForEver(memory) }
+    if life.reason == .rescinded, isStillOffered { UIODriver.keepForEver(memory) }
   }
 
   private var isStillOffered: Bool {

@@ -3,6 +3,7 @@
 import Platform
 import SystemPackage
 import VMBus
+import VMBusLinux
 import VSC
 
 /// Opening and mapping the files of a device under uio_hv_generic.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 public import VMBus
+public import VMBusLinux
 
 /// What the maps of a device are, after checking that they are what `uio_hv_generic` makes:
 /// rings, interrupt page, monitor page, and for some devices two buffers.

@@ -9,6 +9,7 @@ import BalloonVSC
 import Footprint
 import Glibc
 import Platform
+import VMBusLinux
 import VMBusUIO
 import VSC
 
@@ -16,7 +17,7 @@ struct Failure: Error, CustomStringConvertible {
   let description: String
 }
 
-func findBalloon(_ bus: UIOBus) throws -> any DeviceTransport {
+func findBalloon(_ bus: LinuxBus) throws -> any DeviceTransport {
   guard let found = try bus.devices.first(where: { $0.identity.deviceClass == .balloon }) else {
     throw Failure(description: "there is no balloon device")
   }
@@ -33,7 +34,7 @@ func openAndClose(_ transport: any DeviceTransport) async throws {
   await device.close()
 }
 
-func openAndClose(_ bus: UIOBus, times count: Int) async throws {
+func openAndClose(_ bus: LinuxBus, times count: Int) async throws {
   // What is made once and stays is made before the count.
   for _ in 0..<2 { try await openAndClose(findBalloon(bus)) }
   // A timer of the system, too.
@@ -56,7 +57,7 @@ func openAndClose(_ bus: UIOBus, times count: Int) async throws {
 }
 
 /// Two pools of 3 MiB: four huge pages. A third one of 64 MiB is more than there is.
-func takeMemory(_ bus: UIOBus) async throws {
+func takeMemory(_ bus: LinuxBus) async throws {
   let transport = try findBalloon(bus)
   let first = try transport.allocate(.hostVisible, byteCount: 3 << 20)
   let second = try transport.allocate(.hostVisible, byteCount: 3 << 20)
@@ -82,7 +83,7 @@ func takeMemory(_ bus: UIOBus) async throws {
   await transport.close()
 }
 
-func waitForIt(_ bus: UIOBus) async throws {
+func waitForIt(_ bus: LinuxBus) async throws {
   let instance = try findBalloon(bus).identity.instance
   print("waiting")
   fflush(nil)
@@ -95,7 +96,7 @@ func waitForIt(_ bus: UIOBus) async throws {
 }
 
 do {
-  let bus = UIOBus()
+  let bus = LinuxBus([UIODriver()])
   switch CommandLine.arguments.dropFirst().first {
   case "memory": try await takeMemory(bus)
   case "wait": try await waitForIt(bus)

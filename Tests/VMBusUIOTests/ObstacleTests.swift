@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import LinuxTestSupport
 import Testing
 import VMBus
 
+@testable import VMBusLinux
 @testable import VMBusUIO
 
 @Suite struct ObstacleTests {
-  let kernel = KernelFacts(release: KernelRelease(6, 12), hasUIODriver: true)
+  let kernel = KernelFacts(release: KernelRelease(6, 12), drivers: [UIODriver.name])
   let usable = NodeFacts(mode: 0o600, owner: 0, group: 0, isAccessible: true)
   let node = UIODeviceRecord(
     name: "uio0", node: "/dev/uio0", maps: UIOLayoutTests.three, eventCount: 0, path: "/sys/uio0")
@@ -26,26 +28,32 @@ import VMBus
   }
 
   @Test func theModuleComesFirst() throws {
-    let bare = KernelFacts(release: kernel.release, hasUIODriver: false)
+    let bare = KernelFacts(release: kernel.release, drivers: ["hv_storvsc"])
     let record = try record { $0.driver = nil }
-    #expect(try record.obstacle(bare) { _ in usable } == .moduleNotLoaded)
+    #expect(
+      try record.obstacle(bare) { _ in usable } == .binding(.notLoaded(driver: UIODriver.name)))
   }
 
   @Test func boundToAnother() throws {
     let record = try record { $0.driver = "hv_storvsc" }
     let obstacle = try record.obstacle(kernel) { _ in usable }
-    #expect(obstacle == .boundTo(driver: "hv_storvsc", record.instance))
+    #expect(
+      obstacle
+        == .binding(
+          .boundTo(driver: "hv_storvsc", record.instance, wanted: UIODriver.name)))
     #expect(obstacle?.remedy.contains("\(SysfsTree.instance)/driver/unbind") == true)
   }
 
   @Test func unbound() throws {
     let record = try record { $0.driver = nil }
-    #expect(try record.obstacle(kernel) { _ in usable } == .unbound(record.instance))
+    #expect(
+      try record.obstacle(kernel) { _ in usable }
+        == .binding(.unbound(record.instance, driver: UIODriver.name)))
   }
 
   /// Only an unmonitored channel that somebody tried to bind, on a kernel that refuses those.
   @Test func anOldKernelRefusesAChannelWithoutMonitor() throws {
-    let old = KernelFacts(release: KernelRelease(6, 9), hasUIODriver: true)
+    let old = KernelFacts(release: KernelRelease(6, 9), drivers: [UIODriver.name])
     let refused = try record { $0.driver = nil }
     #expect(
       try refused.obstacle(old) { _ in usable } == .refusedByKernel(KernelRelease(6, 9)))
@@ -53,12 +61,16 @@ import VMBus
       $0.driver = nil
       $0.monitor = MonitorID(3)
     }
-    #expect(try monitored.obstacle(old) { _ in usable } == .unbound(monitored.instance))
+    #expect(
+      try monitored.obstacle(old) { _ in usable }
+        == .binding(.unbound(monitored.instance, driver: UIODriver.name)))
     let notAsked = try record {
       $0.driver = nil
       $0.driverOverride = nil
     }
-    #expect(try notAsked.obstacle(old) { _ in usable } == .unbound(notAsked.instance))
+    #expect(
+      try notAsked.obstacle(old) { _ in usable }
+        == .binding(.unbound(notAsked.instance, driver: UIODriver.name)))
   }
 
   @Test func noUIODeviceOrTwo() throws {
@@ -81,16 +93,19 @@ import VMBus
 
   @Test func theNode() throws {
     let record = try record()
-    #expect(try record.obstacle(kernel) { _ in nil } == .noNode("/dev/uio0"))
+    #expect(try record.obstacle(kernel) { _ in nil } == .binding(.noNode("/dev/uio0")))
     let forbidden = NodeFacts(mode: 0o640, owner: 0, group: 107, isAccessible: false)
     let obstacle = try record.obstacle(kernel) { _ in forbidden }
     #expect(
-      obstacle == .noPermission(node: "/dev/uio0", mode: 0o640, owner: 0, group: 107))
+      obstacle
+        == .binding(
+          .noPermission(node: "/dev/uio0", mode: 0o640, owner: 0, group: 107, subsystem: "uio")))
     #expect(
       obstacle?.description == "no permission on /dev/uio0 (mode 640, user 0, group 107)")
     let locked = NodeFacts(mode: 0o600, owner: 0, group: 0, isAccessible: true, lockedBy: 812)
     #expect(
-      try record.obstacle(kernel) { _ in locked } == .locked(node: "/dev/uio0", process: 812))
+      try record.obstacle(kernel) { _ in locked }
+        == .binding(.locked(node: "/dev/uio0", process: 812)))
   }
 
   @Test func aChannelThatIsOpenWithoutALockIsSomebodyElses() throws {
@@ -98,23 +113,5 @@ import VMBus
     #expect(try record.obstacle(kernel) { _ in usable } == .openAlready(record.instance))
     record.state = .closed
     #expect(try record.obstacle(kernel) { _ in usable } == nil)
-  }
-}
-
-@Suite struct KernelReleaseTests {
-  @Test(arguments: [
-    ("6.12.107-cloud-amd64", 6, 12), ("7.2-rc1", 7, 2), ("6.1.0", 6, 1), ("5.15+", 5, 15),
-  ])
-  func isRead(_ text: String, _ major: Int, _ minor: Int) {
-    #expect(KernelRelease(text) == KernelRelease(major, minor))
-  }
-
-  @Test(arguments: ["", "6", "six.twelve", "6.", "6.x"]) func isRefused(_ text: String) {
-    #expect(KernelRelease(text) == nil)
-  }
-
-  @Test func tenComesAfterNine() {
-    #expect(KernelRelease(6, 9) < KernelRelease(6, 10))
-    #expect(KernelRelease(6, 18) < KernelRelease(7, 0))
   }
 }

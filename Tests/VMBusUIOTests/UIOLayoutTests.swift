@@ -3,6 +3,7 @@
 import Testing
 import VMBus
 
+@testable import VMBusLinux
 @testable import VMBusUIO
 
 @Suite struct UIOLayoutTests {

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import LinuxTestSupport
 import Testing
 
-@testable import VMBusUIO
+@testable import VMBusLinux
 
 @Suite struct NodeFactsTests {
   let locks = """

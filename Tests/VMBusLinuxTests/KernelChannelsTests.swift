@@ -3,7 +3,7 @@
 import Testing
 import VMBus
 
-@testable import VMBusUIO
+@testable import VMBusLinux
 
 @Suite struct KernelChannelsTests {
   @Test(.enabled(if: FakeKernel.isPossible), arguments: [FakeKernel.Fields.bytes, .bits])

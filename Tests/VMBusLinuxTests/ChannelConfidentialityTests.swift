@@ -3,7 +3,7 @@
 import Testing
 import VMBus
 
-@testable import VMBusUIO
+@testable import VMBusLinux
 
 @Suite struct ChannelConfidentialityTests {
   static let confidential = Isolation.isolated(

@@ -26,11 +26,6 @@ public struct VMBusDeviceRecord: Sendable, Equatable {
   public var blockDevices: [String]
   /// The device's directory below `/sys/devices`.
   public var path: String
-
-  /// The driver that gives a device to user space.
-  public static let uioDriver = "uio_hv_generic"
-
-  public var isBoundToUIO: Bool { driver == Self.uioDriver }
 }
 
 /// A channel of a device, as the kernel shows it.

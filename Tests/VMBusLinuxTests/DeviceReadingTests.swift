@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import LinuxTestSupport
 import Testing
 import VMBus
 
-@testable import VMBusUIO
+@testable import VMBusLinux
 
 @Suite struct DeviceReadingTests {
   @Test func aControllerIsReadWithItsChannels() throws {

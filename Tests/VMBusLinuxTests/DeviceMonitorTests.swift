@@ -4,7 +4,7 @@ import Platform
 import Testing
 import VMBus
 
-@testable import VMBusUIO
+@testable import VMBusLinux
 
 @Suite struct DeviceMonitorTests {
   static let instance: GUID = "f8b3781a-1e82-4818-a1c3-63d806ec15bb"

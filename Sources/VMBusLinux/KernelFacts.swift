@@ -5,19 +5,19 @@ import VMBus
 /// What matters of the kernel.
 public struct KernelFacts: Sendable, Equatable {
   public var release: KernelRelease
-  /// Whether `uio_hv_generic` is loaded or built in.
-  public var hasUIODriver: Bool
+  /// The drivers of the bus, loaded or built in.
+  public var drivers: Set<String>
 
-  public init(release: KernelRelease, hasUIODriver: Bool) {
+  public init(release: KernelRelease, drivers: Set<String>) {
     self.release = release
-    self.hasUIODriver = hasUIODriver
+    self.drivers = drivers
   }
 
   public static func running() throws(DiscoveryError) -> KernelFacts {
     KernelFacts(
       release: try SysfsDirectory("/proc/sys/kernel").value(
         "osrelease", "a kernel release", KernelRelease.init),
-      hasUIODriver: SysfsDirectory("/sys/bus/vmbus/drivers/\(VMBusDeviceRecord.uioDriver)").exists)
+      drivers: Set(try SysfsDirectory("/sys/bus/vmbus").names(in: "drivers")))
   }
 }
 

@@ -1,14 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
-
-@testable import VMBusUIO
+package import VMBusLinux
 
 /// A directory of the test's own with files as sysfs has them; it goes away with its owner.
-final class SysfsTree {
+public final class SysfsTree {
   private let root: URL
 
-  init() throws {
+  public init() throws {
     root = FileManager.default.temporaryDirectory
       .appendingPathComponent("vmbus-sysfs-\(UUID().uuidString)")
     try FileManager.default.createDirectory(at: root, withIntermediateDirectories: true)
@@ -16,15 +15,15 @@ final class SysfsTree {
 
   deinit { try? FileManager.default.removeItem(at: root) }
 
-  var path: String { root.path }
-  var directory: SysfsDirectory { SysfsDirectory(path) }
+  public var path: String { root.path }
+  package var directory: SysfsDirectory { SysfsDirectory(path) }
 
   /// Writes files, each with the newline that the kernel puts at the end.
-  func write(_ files: [String: String]) throws {
+  public func write(_ files: [String: String]) throws {
     for (name, text) in files { try Data((text + "\n").utf8).write(to: place(name)) }
   }
 
-  func makeEmptyFile(_ name: String, byteCount: UInt64) throws {
+  public func makeEmptyFile(_ name: String, byteCount: UInt64) throws {
     let file = try place(name)
     try Data().write(to: file)
     let handle = try FileHandle(forWritingTo: file)
@@ -32,17 +31,17 @@ final class SysfsTree {
     try handle.close()
   }
 
-  func makeDirectory(_ name: String) throws {
+  public func makeDirectory(_ name: String) throws {
     try FileManager.default.createDirectory(
       at: root.appendingPathComponent(name), withIntermediateDirectories: true)
   }
 
-  func link(_ name: String, to target: String) throws {
+  public func link(_ name: String, to target: String) throws {
     try FileManager.default.createSymbolicLink(
       atPath: place(name).path, withDestinationPath: target)
   }
 
-  func remove(_ name: String) throws {
+  public func remove(_ name: String) throws {
     try FileManager.default.removeItem(at: root.appendingPathComponent(name))
   }
 
@@ -55,11 +54,11 @@ final class SysfsTree {
 }
 
 extension SysfsTree {
-  static let scsi = "ba6163d9-04a1-4d29-b605-72e2ffb1dc7f"
-  static let instance = "f8b3781a-1e82-4818-a1c3-63d806ec15bb"
+  public static let scsi = "ba6163d9-04a1-4d29-b605-72e2ffb1dc7f"
+  public static let instance = "f8b3781a-1e82-4818-a1c3-63d806ec15bb"
 
   /// A SCSI controller with a subchannel, bound to `uio_hv_generic`.
-  static func controller() throws -> SysfsTree {
+  public static func controller() throws -> SysfsTree {
     let tree = try SysfsTree()
     try tree.write([
       "device_id": "{\(instance)}", "class_id": "{\(scsi)}", "id": "9", "state": "2",

@@ -4,21 +4,18 @@ import Dispatch
 public import VMBus
 public import VSC
 
-/// The VMBus of this machine, as far as Linux gives it to user space: devices that are bound to
-/// uio_hv_generic can be used, and of all others it can be told why not.
-public final class UIOBus: DeviceBus {
-  public struct Configuration: Sendable {
-    /// The operator's word on which memory channels use, where the machine itself does not tell.
-    public var confidentiality: Confidentiality?
+/// The VMBus of this machine, as far as Linux gives it to user space: a device can be used that is bound to
+/// one of several drivers of the kernel's, and of all others it can be told why not.
+public final class LinuxBus: DeviceBus {
+  private let machine: LinuxMachine
+  private let drivers: [any UserSpaceDriver]
 
-    public init() {}
-  }
-
-  private let machine: UIOMachine
-
-  /// Opens what needs privileges: call it before they are dropped.
-  public init(_ configuration: Configuration = Configuration()) {
-    machine = UIOMachine(configuration)
+  /// - Parameters:
+  ///   - drivers: the best one first, the one that every kernel has last.
+  ///   - said: the operator's word on which memory channels use, where the machine itself does not tell.
+  public init(_ drivers: [any UserSpaceDriver], said: Confidentiality? = nil) {
+    self.drivers = drivers
+    machine = LinuxMachine(said: said)
   }
 
   public var name: String { "this machine" }
@@ -27,7 +24,7 @@ public final class UIOBus: DeviceBus {
 
   public var devices: [any DeviceTransport] {
     get throws(TransportError) {
-      try inventory().devices.map { UIODevice($0, on: machine) }
+      try inventory().devices.compactMap { transport(to: $0) }
     }
   }
 
@@ -39,6 +36,13 @@ public final class UIOBus: DeviceBus {
     } catch {
       return [error.description]
     }
+  }
+
+  private func transport(to device: VMBusDeviceRecord) -> (any DeviceTransport)? {
+    // Without sysfs there are no devices, and so none that is for the wrong driver.
+    let loaded = (try? KernelFacts.running())?.drivers ?? []
+    return device.driver(among: drivers.map(\.name), loaded: loaded)
+      .map { drivers[$0].transport(to: device, on: machine) }
   }
 
   private func inventory() throws(TransportError) -> VMBusInventory {
@@ -55,9 +59,10 @@ public final class UIOBus: DeviceBus {
     let events = try deviceEvents()
     // No event tells that another driver has let go of the device: look now and then, too.
     repeat {
-      if let record = try inventory().device(instance) {
-        let device = UIODevice(record, on: machine)
-        if device.obstacle == nil { return device }
+      if let record = try inventory().device(instance), let device = transport(to: record),
+        device.obstacle == nil
+      {
+        return device
       }
       // Whoever waits for one device need not read what happened to which.
     } while await events.next() && !Task.isCancelled

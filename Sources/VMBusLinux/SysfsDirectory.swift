@@ -7,23 +7,23 @@ import VMBus
 ///
 /// libudev finds the directories. The files are read here: libudev keeps what it read once, gives
 /// no access to directories that are no devices (`channels/`), and does not say why a read failed.
-struct SysfsDirectory: Sendable, Equatable {
-  let path: String
+package struct SysfsDirectory: Sendable, Equatable {
+  package let path: String
 
-  init(_ path: String) { self.path = path }
+  package init(_ path: String) { self.path = path }
 
-  func directory(_ name: String) -> SysfsDirectory { SysfsDirectory("\(path)/\(name)") }
+  package func directory(_ name: String) -> SysfsDirectory { SysfsDirectory("\(path)/\(name)") }
 
   private func file(_ name: String) -> String { "\(path)/\(name)" }
 
-  var exists: Bool {
+  package var exists: Bool {
     var status = vmbus_file_status()
     return unsafe vmbus_file_status(path, &status) == 0
   }
 
   /// A file's text without the newline at its end, or nil when there is no such file.
   /// sysfs gives a page at most; of what is longer than the limit the beginning is returned.
-  func textIfPresent(_ name: String, limit: Int = 4096) throws(DiscoveryError) -> String? {
+  package func textIfPresent(_ name: String, limit: Int = 4096) throws(DiscoveryError) -> String? {
     var bytes = [UInt8](repeating: 0, count: limit)
     let result = unsafe bytes.withUnsafeMutableBufferPointer { buffer in
       unsafe vmbus_read_file(file(name), buffer.baseAddress.unsafelyUnwrapped, buffer.count)
@@ -40,20 +40,20 @@ struct SysfsDirectory: Sendable, Equatable {
     }
   }
 
-  func text(_ name: String) throws(DiscoveryError) -> String {
+  package func text(_ name: String) throws(DiscoveryError) -> String {
     if let text = try textIfPresent(name) { return text }
     throw exists ? .missing(file: file(name)) : .vanished(path: path)
   }
 
   /// What a file says, as `parse` reads it.
-  func value<Value>(
+  package func value<Value>(
     _ name: String, _ expected: WireName, _ parse: (String) -> Value?
   ) throws(DiscoveryError) -> Value {
     try parsed(name, text(name), expected, parse)
   }
 
   /// The same for a file that is not always there.
-  func valueIfPresent<Value>(
+  package func valueIfPresent<Value>(
     _ name: String, _ expected: WireName, _ parse: (String) -> Value?
   ) throws(DiscoveryError) -> Value? {
     guard let text = try textIfPresent(name) else { return nil }
@@ -70,7 +70,7 @@ struct SysfsDirectory: Sendable, Equatable {
   }
 
   /// The last part of what a link points to, or nil when there is no such link.
-  func linkedName(_ name: String) throws(DiscoveryError) -> String? {
+  package func linkedName(_ name: String) throws(DiscoveryError) -> String? {
     var bytes = [UInt8](repeating: 0, count: 4096)
     let result = unsafe bytes.withUnsafeMutableBufferPointer { buffer in
       unsafe vmbus_read_link(file(name), buffer.baseAddress.unsafelyUnwrapped, buffer.count)
@@ -82,7 +82,7 @@ struct SysfsDirectory: Sendable, Equatable {
   }
 
   /// The names in a directory below this one, sorted; none when it is not there.
-  func names(in name: String) throws(DiscoveryError) -> [String] {
+  package func names(in name: String) throws(DiscoveryError) -> [String] {
     var names: [String] = []
     let result = unsafe withUnsafeMutablePointer(to: &names) { names in
       unsafe vmbus_list_directory(file(name), names) { context, name in
@@ -96,7 +96,7 @@ struct SysfsDirectory: Sendable, Equatable {
   }
 
   /// A file's size in bytes, or nil when there is no such file.
-  func byteCount(of name: String) throws(DiscoveryError) -> UInt64? {
+  package func byteCount(of name: String) throws(DiscoveryError) -> UInt64? {
     var status = vmbus_file_status()
     let result = unsafe vmbus_file_status(file(name), &status)
     if result == -ENOENT { return nil }
@@ -106,12 +106,13 @@ struct SysfsDirectory: Sendable, Equatable {
 }
 
 /// How the kernel writes numbers. Stricter than `Int("+1")`.
-enum SysfsNumber {
-  static func decimal<Number: FixedWidthInteger>(_ text: some StringProtocol) -> Number? {
+package enum SysfsNumber {
+  package static func decimal<Number: FixedWidthInteger>(_ text: some StringProtocol) -> Number? {
     digits(text, radix: 10)
   }
 
-  static func hexadecimal<Number: FixedWidthInteger>(_ text: some StringProtocol) -> Number? {
+  package static func hexadecimal<Number: FixedWidthInteger>(_ text: some StringProtocol) -> Number?
+  {
     text.hasPrefix("0x") ? digits(text.dropFirst(2), radix: 16) : nil
   }
 
