@@ -82,6 +82,7 @@ let package = Package(
     .library(name: "SimulatedBus", targets: ["SimulatedBus"]),
     .library(name: "VMBusLinux", targets: ["VMBusLinux"]),
     .library(name: "VMBusUIO", targets: ["VMBusUIO"]),
+    .library(name: "VMBusKernel", targets: ["VMBusKernel"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
     .executable(name: "vmbus-paravisor", targets: ["vmbus-paravisor"]),
@@ -106,7 +107,10 @@ let package = Package(
     .systemLibrary(
       name: "CCrypto", path: "CShims/CCrypto", pkgConfig: "libcrypto",
       providers: [.apt(["libssl-dev"])]),
-    .target(name: "Platform", dependencies: ["CLinux", system], swiftSettings: settings),
+    // The kernel module's interface, in kmod.
+    .systemLibrary(name: "CUserVSC", path: "CShims/CUserVSC"),
+    .target(
+      name: "Platform", dependencies: ["CLinux", "CUserVSC", system], swiftSettings: settings),
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
@@ -160,13 +164,18 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "VMBusKernel",
+      dependencies: ["CLinux", "CUserVSC", "Platform", "VMBus", "VMBusLinux", "VSC", system],
+      swiftSettings: settings),
+
+    .target(
       name: "ProgramSupport", dependencies: ["CLinux", "Platform", arguments, system],
       swiftSettings: settings),
     .target(
       name: "DriverProgram",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedBus", "VMBusLinux", "VMBusUIO", "VSC", arguments,
-        logging, system,
+        "Platform", "ProgramSupport", "SimulatedBus", "VMBusKernel", "VMBusLinux", "VMBusUIO",
+        "VSC", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(
@@ -262,6 +271,12 @@ let package = Package(
       name: "VMBusUIOTests",
       dependencies: [
         "LinuxTestSupport", "Platform", "VMBus", "VMBusLinux", "VMBusUIO", "VSC", system,
+      ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "VMBusKernelTests",
+      dependencies: [
+        "CUserVSC", "LinuxTestSupport", "Platform", "VMBus", "VMBusKernel", "VMBusLinux", "VSC",
       ],
       swiftSettings: settings),
     .testTarget(

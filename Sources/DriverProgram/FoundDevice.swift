@@ -4,6 +4,7 @@ import Platform
 import ProgramSupport
 import SimulatedBus
 import SystemPackage
+import VMBusKernel
 import VMBusLinux
 import VMBusUIO
 public import VSC
@@ -50,7 +51,8 @@ public func withBus<Result>(
 /// The simulated host that the options name, or this machine's own bus.
 func connect(_ options: DriverOptions) async throws -> any DeviceBus {
   guard let path = options.host else {
-    return LinuxBus([UIODriver()], said: options.confidentiality?.confidentiality)
+    return LinuxBus(
+      [KernelModuleDriver(), UIODriver()], said: options.confidentiality?.confidentiality)
   }
   var configuration = SimulatedBus.Configuration(machine: options.machine)
   configuration.memoryByteCount = options.memory << 20

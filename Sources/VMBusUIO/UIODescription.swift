@@ -26,33 +26,14 @@ extension UIODevice {
   }
 
   var properties: [DeviceProperty] {
-    var lines: [DeviceProperty] = []
-    func add(_ name: String, _ value: String?) {
-      if let value, !value.isEmpty { lines.append(DeviceProperty(name, value)) }
-    }
     let known = try? machine.confidentiality(of: record.channel)
-    add("memory known", known.map { "\($0.source)" })
-    add("kernel says", machine.kernelsWord(on: record.channel))
-    add("isolation", "\(machine.isolation)")
-    add("kernel driver", record.driver ?? "none")
-    add("driver override", record.driverOverride)
-    add("network interfaces", record.networkInterfaces.joined(separator: " "))
-    add("disks", record.blockDevices.joined(separator: " "))
-    add("state", "\(record.state)")
-    add("monitor", record.monitor.map { "\($0.rawValue)" } ?? "none: signalled by hypercall")
-    add("channels", record.channels.map(Self.text).joined(separator: ", "))
-    for node in record.nodes {
-      add(
-        "maps of \(node.name)",
-        node.maps.map { "\($0.name) \($0.byteCount) bytes" }.joined(separator: ", "))
-    }
-    add("sysfs", record.path)
-    return lines
-  }
-
-  private static func text(_ channel: ChannelRecord) -> String {
-    let place = channel.subchannelIndex == 0 ? "primary" : "subchannel \(channel.subchannelIndex)"
-    return "\(channel.channel) (\(place))"
+    return record.properties(
+      on: machine, memoryKnown: known.map { "\($0.source)" },
+      record.nodes.map { node in
+        DeviceProperty(
+          "maps of \(node.name)",
+          node.maps.map { "\($0.name) \($0.byteCount) bytes" }.joined(separator: ", "))
+      })
   }
 }
 

@@ -202,6 +202,7 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
       break
     default:
       // A ring that was taken away reads as anything.
+      state.confirm()
       if let reason = state.ended { return .ended(reason) }
       counters.corrupt &+= 1
       state.end(.corrupt)

@@ -158,6 +158,8 @@ public enum Doorbell: Sendable {
   /// A file of Linux's `uio_hv_generic`: a hypercall for each channel of the device that no monitor
   /// serves. It unmasks the interrupts of all channels of the device, too.
   case deviceFile(descriptor: Int32)
+  /// A file of the kernel module `hv_uservsc`: one channel of its device, by its number.
+  case moduleFile(descriptor: Int32, channel: UInt32)
   /// A bit of the monitor page, at which the host looks now and then: no call at all.
   case monitor(MonitorTrigger)
 }
@@ -190,6 +192,7 @@ extension Doorbell {
     switch self {
     case .event(let descriptor): EventDescriptor.signal(descriptor)
     case .deviceFile(let descriptor): DeviceFile.signal(descriptor)
+    case .moduleFile(let descriptor, let channel): ModuleFile.signal(descriptor, channel: channel)
     case .monitor(let trigger): trigger.set()
     }
   }
@@ -200,7 +203,7 @@ extension Doorbell {
     if case .deviceFile = self { true } else { false }
   }
 
-  /// The kernel may take the rings away at any time: then they read as zero.
+  /// The kernel may take the rings away at any time: then they read as zero, or as anything.
   @inlinable var isOfKernel: Bool {
     if case .event = self { false } else { true }
   }
@@ -230,6 +233,10 @@ open class ChannelState: @unchecked Sendable {
   public var ended: ChannelEnd? {
     ChannelEnd(rawValue: unsafe end.pointee.load(ordering: .acquiring))
   }
+
+  /// The rings read as what no host would write. A transport whose system takes rings away before it tells
+  /// finds out here whether that was it. On the worker's thread.
+  open func confirm() {}
 
   /// Where the reason is kept, 0 while there is none: for a signal handler, which can call nothing.
   @unsafe
