@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../../kmod/hv_uservsc.h"
@@ -93,6 +94,18 @@ static inline int vmbus_uservsc_allocate(
 static inline int vmbus_uservsc_free(int fd, uint64_t offset) {
   struct hv_uservsc_dma_free request = {.size = sizeof request, .offset = offset};
   return vmbus_uservsc_call(fd, HV_USERVSC_DMA_FREE, &request);
+}
+
+/// Maps the status page; NULL with `error` set when that fails.
+static inline const void *_Nullable vmbus_uservsc_map_status(
+    int fd, size_t count, int *_Nonnull error) {
+  void *mapped = mmap(NULL, count, PROT_READ, MAP_SHARED, fd, HV_USERVSC_STATUS_OFFSET);
+  *error = mapped == MAP_FAILED ? errno : 0;
+  return mapped == MAP_FAILED ? NULL : mapped;
+}
+
+static inline void vmbus_uservsc_unmap(const void *_Nonnull start, size_t count) {
+  munmap((void *)start, count);
 }
 
 /// The doorbell of one channel.

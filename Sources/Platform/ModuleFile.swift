@@ -23,10 +23,4 @@ public struct ModuleFile: ~Copyable, Sendable {
     // It fails when the device is gone, which its event tells.
     _ = vmbus_uservsc_signal(descriptor, channel)
   }
-
-  /// Whether a channel is still there. The host is signalled, which costs it a look at its rings.
-  public static func isThere(_ descriptor: Int32, channel: UInt32) -> Bool {
-    let result = vmbus_uservsc_signal(descriptor, channel)
-    return result != -ENODEV && result != -ENOTCONN
-  }
 }

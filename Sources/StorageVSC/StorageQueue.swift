@@ -117,6 +117,8 @@ public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
   private static var reserve: Int { 2 }
 
   @inlinable public var isReady: Bool { phase == .ready }
+  /// See `Channel.hasLostMemory`.
+  @inlinable public var hasLostMemory: Bool { channel.hasLostMemory }
   public var counters: ChannelCounters { channel.counters }
   /// Packets taken from the ring so far: a `poll` that took any, even if it drops them, has worked
   /// and must tell its worker so.

@@ -254,7 +254,8 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
       case .read, .command:
         chunk.transfer.moved = moved
         if var filled = buffer.take() { copyOut(chunk, moved, &filled) }
-        end(index, nil)
+        // The system may have taken the memory away meanwhile.
+        end(index, queue.hasLostMemory ? .channel(.ended(.rescinded)) : nil)
       case .write, .flush, .unmap, .fill:
         end(index, nil)
       case .fetchForWrite:

@@ -47,8 +47,8 @@ final class KernelChannelState: ChannelState, @unchecked Sendable {
 
   /// For the framework, once; good until `release`.
   var raw: RawChannel {
-    // Safe: the ring stays mapped until `release`, after which nobody has these; and the descriptor
-    // stays open as long as the session has a channel.
+    // Safe: the ring stays mapped until `release`, after which nobody has these; and the session,
+    // which this object has, keeps descriptor and status page.
     unsafe RawChannel(
       confidentiality: confidentiality, outgoing: half(at: ringStart),
       incoming: half(at: ringStart + ringByteCount),
@@ -65,13 +65,6 @@ final class KernelChannelState: ChannelState, @unchecked Sendable {
   }
 
   // MARK: - The end
-
-  /// The module turns the rings to other memory first, and then tells.
-  override func confirm() {
-    if !ModuleFile.isThere(session.file.rawValue, channel: UInt32(number)) {
-      super.end(.rescinded)
-    }
-  }
 
   override func end(_ reason: ChannelEnd) {
     super.end(reason)

@@ -84,6 +84,22 @@ struct KernelFile: ~Copyable, Sendable {
   }
 }
 
+/// The page by which the module tells the end of a device before it takes memory away. It stays itself.
+@safe
+struct ModuleStatusPage: ~Copyable, @unchecked Sendable {
+  // Nobody here writes to it.
+  let start: UnsafeRawPointer
+
+  init(of file: borrowing KernelFile) throws(Errno) {
+    var error: Int32 = 0
+    let mapped = unsafe vmbus_uservsc_map_status(file.rawValue, SystemPage.byteCount, &error)
+    guard let mapped = unsafe mapped else { throw Errno(rawValue: error) }
+    unsafe start = mapped
+  }
+
+  deinit { unsafe vmbus_uservsc_unmap(start, SystemPage.byteCount) }
+}
+
 /// A channel as the module shows it.
 struct ModuleChannel: Sendable, Equatable {
   var channel: ChannelID

@@ -14,6 +14,7 @@ import VSC
 final class KernelSession: Sendable {
   let file: KernelFile
   let facts: ModuleFacts
+  let status: ModuleStatusPage
   private let node: String
   private let life: DeviceLife
   private let events = Lock<ModuleEvents?>(nil)
@@ -39,8 +40,10 @@ final class KernelSession: Sendable {
       throw .inUse(path: node)
     }
     let said: Result<ModuleFacts, ModuleFactsError>
+    let status: ModuleStatusPage
     do throws(Errno) {
       said = try ModuleProbe.facts(file)
+      status = try ModuleStatusPage(of: file)
     } catch {
       throw Self.failure(error, node)
     }
@@ -49,6 +52,7 @@ final class KernelSession: Sendable {
     case .failure(let error): throw .unusable(reason: "\(error)")
     }
     self.file = file
+    self.status = status
   }
 
   private static func open(_ node: String) throws(TransportError) -> KernelFile {

@@ -37,7 +37,16 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
   deinit { state.release() }
 
   /// Why the channel is over, or nil while it is not.
-  public var ended: ChannelEnd? { state.ended }
+  public var ended: ChannelEnd? { state.ended ?? (hasLostMemory ? .rescinded : nil) }
+
+  /// Whether DMA memory, and the rings, may have become other memory: a system may take them away with the
+  /// device. What was copied out of a buffer is good when this is false after that.
+  @inlinable public var hasLostMemory: Bool {
+    if case .moduleFile(let signal) = doorbell { signal.isOver } else { false }
+  }
+
+  /// The kernel has taken the rings away, or is about to.
+  @inlinable var isTakenAway: Bool { hasLostMemory || state.ended == .rescinded }
 
   // MARK: - Sending
 
@@ -129,7 +138,10 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
       if let reason = state.ended { throw .ended(reason) }
     } else {
       // A packet that was being copied when the ring was taken away may be zeros in part.
-      if doorbell.isOfKernel, state.ended == .rescinded { throw .ended(.rescinded) }
+      if doorbell.isOfKernel, isTakenAway {
+        state.end(.rescinded)
+        throw .ended(.rescinded)
+      }
       counters.received &+= 1
     }
     return packet
@@ -153,6 +165,8 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
   /// Publishes what was sent and gives back the space of what was received.
   @inlinable
   public mutating func flush() {
+    // What was written to DMA memory for the host may be there no more: then it is not told of it.
+    if hasLostMemory { return state.end(.rescinded) }
     let sent = producer.commit()
     let received = consumer.commit()
     if sent || received {
@@ -202,7 +216,7 @@ public struct Channel<Ring: Visibility, External: Visibility>: ~Copyable {
       break
     default:
       // A ring that was taken away reads as anything.
-      state.confirm()
+      if isTakenAway { state.end(.rescinded) }
       if let reason = state.ended { return .ended(reason) }
       counters.corrupt &+= 1
       state.end(.corrupt)

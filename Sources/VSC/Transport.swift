@@ -158,8 +158,8 @@ public enum Doorbell: Sendable {
   /// A file of Linux's `uio_hv_generic`: a hypercall for each channel of the device that no monitor
   /// serves. It unmasks the interrupts of all channels of the device, too.
   case deviceFile(descriptor: Int32)
-  /// A file of the kernel module `hv_uservsc`: one channel of its device, by its number.
-  case moduleFile(descriptor: Int32, channel: UInt32)
+  /// One channel of a device of the kernel module `hv_uservsc`.
+  case moduleFile(ModuleSignal)
   /// A bit of the monitor page, at which the host looks now and then: no call at all.
   case monitor(MonitorTrigger)
 }
@@ -186,13 +186,40 @@ public struct MonitorTrigger: @unchecked Sendable {
   }
 }
 
+/// A channel of a device of the module's, and the word by which that tells the end of the device.
+@safe
+public struct ModuleSignal: @unchecked Sendable {
+  @usableFromInline let descriptor: Int32
+  @usableFromInline let channel: UInt32
+  // All accesses are atomic.
+  @usableFromInline let status: UnsafePointer<Atomic<UInt32>>
+
+  /// - Parameter status: the module's status page; the caller keeps it mapped for as long as this value is
+  ///   used.
+  @unsafe
+  public init(descriptor: Int32, channel: UInt32, status: UnsafeRawPointer) {
+    self.descriptor = descriptor
+    self.channel = channel
+    unsafe self.status = status.assumingMemoryBound(to: Atomic<UInt32>.self)
+  }
+
+  func send() { ModuleFile.signal(descriptor, channel: channel) }
+
+  /// Whether rings and DMA memory may be other memory by now. While they are not, all that was read and
+  /// written before this call was theirs.
+  @inlinable var isOver: Bool {
+    atomicMemoryFence(ordering: .acquiring)
+    return unsafe status.pointee.load(ordering: .relaxed) != 0
+  }
+}
+
 extension Doorbell {
   @usableFromInline
   func ring() {
     switch self {
     case .event(let descriptor): EventDescriptor.signal(descriptor)
     case .deviceFile(let descriptor): DeviceFile.signal(descriptor)
-    case .moduleFile(let descriptor, let channel): ModuleFile.signal(descriptor, channel: channel)
+    case .moduleFile(let signal): signal.send()
     case .monitor(let trigger): trigger.set()
     }
   }
@@ -233,10 +260,6 @@ open class ChannelState: @unchecked Sendable {
   public var ended: ChannelEnd? {
     ChannelEnd(rawValue: unsafe end.pointee.load(ordering: .acquiring))
   }
-
-  /// The rings read as what no host would write. A transport whose system takes rings away before it tells
-  /// finds out here whether that was it. On the worker's thread.
-  open func confirm() {}
 
   /// Where the reason is kept, 0 while there is none: for a signal handler, which can call nothing.
   @unsafe

@@ -25,6 +25,8 @@ final class HeapDevice: DeviceTransport {
     /// By the device file's `write`.
     case deviceFile
     case monitor
+    /// By a call on the module's file.
+    case moduleFile
   }
 
   /// - Parameters:
@@ -50,6 +52,10 @@ final class HeapDevice: DeviceTransport {
         throw WrongPacket()
       }
       doorbell = unsafe .monitor(MonitorTrigger(page: page, monitor: monitor))
+    case .moduleFile:
+      guard let page = unsafe monitorPage.bytes.baseAddress else { throw WrongPacket() }
+      doorbell = unsafe .moduleFile(
+        ModuleSignal(descriptor: file.rawValue, channel: 0, status: page))
     }
     self.event = event
     self.file = file

@@ -11,6 +11,9 @@ func runStorage(_ packets: Int) throws { try runStorage(packets, .event) }
 func runStorageUIO(_ packets: Int) throws { try runStorage(packets, .deviceFile) }
 func runStorageMonitor(_ packets: Int) throws { try runStorage(packets, .monitor) }
 
+/// The same on the channel of a device of the kernel module's.
+func runStorageModule(_ packets: Int) throws { try runStorage(packets, .moduleFile) }
+
 /// Depths and numbers of channels, as `scripts/bench` counts instructions for them: in encrypted
 /// memory, so that what is counted is no scrubbing.
 func runStorage1x1(_ packets: Int) throws { try runDirect(packets, 1, 1) }

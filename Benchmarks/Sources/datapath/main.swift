@@ -15,6 +15,7 @@ let paths: [(name: String, run: (Int) throws -> Void)] =
     ("storage-1x4", runStorage1x4), ("storage-32x4", runStorage32x4),
     ("storage-256x4", runStorage256x4),
     ("storage-uio", runStorageUIO),
+    ("storage-module", runStorageModule),
     ("storage-monitor", runStorageMonitor),
     ("network-receive", runNetworkReceive),
     ("network-receive-4", runNetworkReceive4), ("network-receive-16", runNetworkReceive16),
