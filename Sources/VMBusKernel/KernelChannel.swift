@@ -54,8 +54,10 @@ final class KernelChannelState: ChannelState, @unchecked Sendable {
       incoming: half(at: ringStart + ringByteCount),
       // Linux looks at no trailer, and QEMU's VMBus bridge writes none.
       trailerCheck: .ignore,
-      doorbell: .moduleFile(descriptor: session.file.rawValue, channel: UInt32(number)), state: self
-    )
+      doorbell: .moduleFile(
+        ModuleSignal(
+          descriptor: session.file.rawValue, channel: UInt32(number), status: session.status.start)),
+      state: self)
   }
 
   @unsafe
