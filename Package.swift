@@ -240,7 +240,9 @@ let package = Package(
     // What scripts/vm-test runs in a guest.
     .executableTarget(
       name: "open-close",
-      dependencies: ["BalloonVSC", "Footprint", "Platform", "VMBusLinux", "VMBusUIO", "VSC"],
+      dependencies: [
+        "BalloonVSC", "Footprint", "Platform", "VMBusKernel", "VMBusLinux", "VMBusUIO", "VSC",
+      ],
       path: "Tests/OpenClose", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(

@@ -9,6 +9,7 @@ import BalloonVSC
 import Footprint
 import Glibc
 import Platform
+import VMBusKernel
 import VMBusLinux
 import VMBusUIO
 import VSC
@@ -96,7 +97,7 @@ func waitForIt(_ bus: LinuxBus) async throws {
 }
 
 do {
-  let bus = LinuxBus([UIODriver()])
+  let bus = LinuxBus([KernelModuleDriver(), UIODriver()])
   switch CommandLine.arguments.dropFirst().first {
   case "memory": try await takeMemory(bus)
   case "wait": try await waitForIt(bus)
