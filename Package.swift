@@ -134,6 +134,9 @@ let package = Package(
 
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .target(
+      name: "PCIFunction", dependencies: ["CLinux", "Platform", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
       name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
       swiftSettings: settings),
     .target(

@@ -17,8 +17,10 @@ public struct DMAPool<Memory: Visibility>: ~Copyable {
   /// Bytes of the largest buffer, a multiple of 4096.
   public let bufferByteCount: Int
 
-  /// - Parameter bufferByteCount: a multiple of 4096, below 4 GiB.
-  init(_ pages: DMAPages, bufferByteCount: Int) {
+  /// - Parameters:
+  ///   - pages: for this pool alone, which its transport keeps until the device is closed.
+  ///   - bufferByteCount: a multiple of 4096, below 4 GiB.
+  package init(_ pages: DMAPages, bufferByteCount: Int) {
     self.bufferByteCount = bufferByteCount
     unsafe core = .allocate(capacity: 1)
     // Encrypted memory hides what is in it by itself.
