@@ -33,7 +33,7 @@ let pluginTargets: [Target] =
     .target(
       name: "VSCStorageNBD",
       dependencies: [
-        "CNBDKitPlugin", "DriverProgram", "StorageVSC", "VSC", arguments,
+        "CNBDKitPlugin", "DriverProgram", "NVMe", "StorageVSC", "VSC", arguments,
       ],
       swiftSettings: settings),
   ] : []
@@ -74,7 +74,11 @@ let package = Package(
   products: [
     .library(name: "VMBus", targets: ["VMBus"]),
     .library(name: "VSC", targets: ["VSC"]),
+    .library(name: "BlockStorage", targets: ["BlockStorage"]),
     .library(name: "StorageVSC", targets: ["StorageVSC"]),
+    .library(name: "NVMe", targets: ["NVMe"]),
+    .library(name: "NVMeProtocol", targets: ["NVMeProtocol"]),
+    .library(name: "PCIFunction", targets: ["PCIFunction"]),
     .library(name: "NetworkProtocol", targets: ["NetworkProtocol"]),
     .library(name: "NetworkVSC", targets: ["NetworkVSC"]),
     .library(name: "BalloonVSC", targets: ["BalloonVSC"]),
@@ -85,8 +89,10 @@ let package = Package(
     .library(name: "VMBusKernel", targets: ["VMBusKernel"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
+    .executable(name: "nvme-host", targets: ["nvme-host"]),
     .executable(name: "vmbus-paravisor", targets: ["vmbus-paravisor"]),
     .executable(name: "vmbusctl", targets: ["vmbusctl"]),
+    .executable(name: "vsc-nvme", targets: ["vsc-nvme"]),
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
     .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
     .executable(name: "vsc-network", targets: ["vsc-network"]),
@@ -113,6 +119,7 @@ let package = Package(
       name: "Platform", dependencies: ["CLinux", "CUserVSC", system], swiftSettings: settings),
     .target(name: "VMBus", swiftSettings: settings),
     .target(name: "StorageProtocol", dependencies: ["VMBus"], swiftSettings: settings),
+    .target(name: "NVMeProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "BalloonProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "NetworkProtocol", dependencies: ["VMBus"], swiftSettings: settings),
     .target(name: "IntegrationProtocol", dependencies: ["VMBus"], swiftSettings: settings),
@@ -132,12 +139,30 @@ let package = Package(
       ],
       swiftSettings: settings),
 
+    .target(
+      name: "SimulatedNVMe",
+      dependencies: [
+        "CLinux", "NVMeProtocol", "Platform", "SimulatedHost", "SimulatedLink", "VMBus", system,
+      ],
+      swiftSettings: settings),
+
     .target(name: "VSC", dependencies: ["Platform", "VMBus"], swiftSettings: settings),
     .target(
       name: "PCIFunction", dependencies: ["CLinux", "Platform", "VMBus", "VSC"],
       swiftSettings: settings),
     .target(
-      name: "StorageVSC", dependencies: ["Platform", "StorageProtocol", "VMBus", "VSC"],
+      name: "BlockStorage",
+      dependencies: ["NVMeProtocol", "Platform", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
+      name: "StorageVSC",
+      dependencies: ["BlockStorage", "Platform", "StorageProtocol", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .target(
+      name: "NVMe",
+      dependencies: [
+        "BlockStorage", "CLinux", "NVMeProtocol", "PCIFunction", "Platform", "VMBus", "VSC",
+      ],
       swiftSettings: settings),
     .target(
       name: "NetworkVSC",
@@ -159,6 +184,13 @@ let package = Package(
       resources: [.embedInCode("kernel_channels.bpf")],
       swiftSettings: settings),
     .target(
+      name: "SimulatedPCI",
+      dependencies: [
+        "CLinux", "PCIFunction", "Platform", "SimulatedLink", "VMBus", "VSC", system,
+      ],
+      swiftSettings: settings),
+
+    .target(
       name: "CRevocation", path: "CShims/CRevocation",
       cSettings: [.enableWarning("all"), .enableWarning("extra"), .treatAllWarnings(as: .error)]),
     .target(
@@ -177,7 +209,8 @@ let package = Package(
     .target(
       name: "DriverProgram",
       dependencies: [
-        "Platform", "ProgramSupport", "SimulatedBus", "VMBusKernel", "VMBusLinux", "VMBusUIO",
+        "PCIFunction", "Platform", "ProgramSupport", "SimulatedBus", "SimulatedPCI", "VMBusKernel",
+        "VMBusLinux", "VMBusUIO",
         "VSC", arguments, logging, system,
       ],
       swiftSettings: settings),
@@ -186,6 +219,12 @@ let package = Package(
       dependencies: [
         "IntegrationProtocol", "NetworkProtocol", "PacketIO", "Platform", "ProgramSupport",
         "SimulatedHost", "StorageProtocol", "VMBus", arguments, logging, system,
+      ],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "nvme-host",
+      dependencies: [
+        "Platform", "ProgramSupport", "SimulatedHost", "SimulatedNVMe", arguments, system,
       ],
       swiftSettings: settings),
     .target(
@@ -212,11 +251,24 @@ let package = Package(
     // The driver that README.md shows.
     .target(
       name: "EchoVSC", dependencies: ["VSC"], path: "Examples/EchoVSC", swiftSettings: settings),
+    // The commands that the programs of all disks have.
+    .target(
+      name: "BlockPrograms",
+      dependencies: [
+        "BlockStorage", "CLinux", "NVMe", "Platform", "ProgramSupport", "StorageVSC", "VSC",
+        arguments, system,
+      ],
+      swiftSettings: settings),
     .executableTarget(
       name: "vsc-storage",
       dependencies: [
-        "CLinux", "DriverProgram", "Platform", "SimulatedBus", "StorageVSC", "VSC", arguments,
-        system,
+        "BlockPrograms", "DriverProgram", "Platform", "StorageVSC", "VSC", arguments,
+      ],
+      swiftSettings: settings),
+    .executableTarget(
+      name: "vsc-nvme",
+      dependencies: [
+        "BlockPrograms", "BlockStorage", "DriverProgram", "NVMe", "PCIFunction", "VSC", arguments,
       ],
       swiftSettings: settings),
 
@@ -289,6 +341,15 @@ let package = Package(
     .testTarget(
       name: "StorageVSCTests",
       dependencies: ["Platform", "StorageProtocol", "StorageVSC", "TestSupport", "VMBus", "VSC"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "NVMeProtocolTests", dependencies: ["NVMeProtocol", "VMBus"], swiftSettings: settings),
+    .testTarget(
+      name: "NVMeTests",
+      dependencies: [
+        "BlockStorage", "NVMe", "NVMeProtocol", "PCIFunction", "Platform", "SimulatedHost",
+        "SimulatedNVMe", "SimulatedPCI", "VMBus", "VSC", system,
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "StorageProtocolTests", dependencies: ["StorageProtocol", "VMBus"],

@@ -36,6 +36,10 @@ let package = Package(
       dependencies: [
         .product(name: "NetworkProtocol", package: "swift-vmbus"),
         .product(name: "NetworkVSC", package: "swift-vmbus"),
+        .product(name: "BlockStorage", package: "swift-vmbus"),
+        .product(name: "NVMe", package: "swift-vmbus"),
+        .product(name: "NVMeProtocol", package: "swift-vmbus"),
+        .product(name: "PCIFunction", package: "swift-vmbus"),
         .product(name: "StorageVSC", package: "swift-vmbus"),
         .product(name: "VMBus", package: "swift-vmbus"),
         .product(name: "VSC", package: "swift-vmbus"),

@@ -166,3 +166,10 @@ static inline int vmbus_set_receive_timeout(int fd, int seconds) {
   return vmbus_result(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &time, sizeof time));
 }
 
+/// Whether a descriptor has input, or an end, within so many nanoseconds.
+static inline bool vmbus_wait_for_input(int fd, int64_t nanoseconds) {
+  struct pollfd wanted = {.fd = fd, .events = POLLIN};
+  struct timespec time = {
+      .tv_sec = nanoseconds / 1000000000, .tv_nsec = nanoseconds % 1000000000};
+  return syscall(SYS_ppoll, &wanted, 1, &time, NULL, 0) > 0;
+}

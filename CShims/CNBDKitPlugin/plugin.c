@@ -124,6 +124,7 @@ static struct nbdkit_plugin plugin = {
         "machine=KIND    plain, isolated or confidential.\n"
         "device=DEVICE   Instance GUID, relid, or place among the disks.\n"
         "lun=NUMBER      The disk on its controller.\n"
+        "namespace=ID    The device is an NVMe controller: its namespace.\n"
         "cpu=LIST        Processors for the polling workers, one channel each.\n"
         "spin=ROUNDS     Rounds without work before it sleeps.\n"
         "memory=MIB      Memory for devices.",

@@ -69,6 +69,17 @@ public struct DriverOptions: ParsableArguments, Sendable {
   }
 }
 
+extension DriverOptions {
+  /// The same for the nbdkit plugin.
+  public var pluginArguments: [String] {
+    var arguments = ["machine=\(machine.rawValue)"]
+    if let host { arguments.append("host=\(host)") }
+    if let device { arguments.append("device=\(device)") }
+    if let cpu { arguments.append("cpu=" + cpu.numbers.map(String.init).joined(separator: ",")) }
+    return arguments + ["spin=\(spin)", "memory=\(memory)"]
+  }
+}
+
 extension Machine: ExpressibleByArgument {}
 
 /// `Confidentiality` as people write it.

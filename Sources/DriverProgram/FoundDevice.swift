@@ -79,20 +79,7 @@ public struct FoundDevice: Sendable {
     _ transport: any DeviceTransport, _ options: DriverOptions, workers count: Int? = nil,
     leaving bus: (any DeviceBus)? = nil
   ) throws {
-    var workers: [Worker] = []
-    let cpus: [Int?] = options.cpu?.numbers ?? [nil]
-    for number in 0..<max(count ?? cpus.count, 1) {
-      let cpu = cpus[number % cpus.count]
-      do throws(Errno) {
-        let name = cpu.map { "vsc-\($0)" } ?? (number == 0 ? "vsc" : "vsc-q\(number)")
-        workers.append(try Worker(.init(name: name, cpu: cpu, spinRounds: options.spin)))
-      } catch {
-        for worker in workers { worker.stop() }
-        throw ProgramFailure(
-          .usage, "processor \(cpu ?? 0) is not one that this process may use (see --cpu)")
-      }
-    }
-    device = Device(transport, workers: workers)
+    device = Device(transport, workers: try startWorkers(options, count))
     self.bus = bus
   }
 
@@ -115,6 +102,26 @@ public struct FoundDevice: Sendable {
     await device.close()
     await bus?.disconnect()
   }
+}
+
+/// Starts the workers of a device.
+///
+/// - Parameter count: more than there are processors share them, in turn.
+func startWorkers(_ options: DriverOptions, _ count: Int? = nil) throws -> [Worker] {
+  var workers: [Worker] = []
+  let cpus: [Int?] = options.cpu?.numbers ?? [nil]
+  for number in 0..<max(count ?? cpus.count, 1) {
+    let cpu = cpus[number % cpus.count]
+    do throws(Errno) {
+      let name = cpu.map { "vsc-\($0)" } ?? (number == 0 ? "vsc" : "vsc-q\(number)")
+      workers.append(try Worker(.init(name: name, cpu: cpu, spinRounds: options.spin)))
+    } catch {
+      for worker in workers { worker.stop() }
+      throw ProgramFailure(
+        .usage, "processor \(cpu ?? 0) is not one that this process may use (see --cpu)")
+    }
+  }
+  return workers
 }
 
 /// The device that a person named, among those of a class (or of any).

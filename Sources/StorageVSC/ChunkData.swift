@@ -1,24 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BlockStorage
 import StorageProtocol
 import VSC
 
-extension Transfer {
-  var isZeroing: Bool {
-    if case .writeZeroes = kind { return true }
-    return false
-  }
-}
-
 extension Chunk {
-  /// Whether success means that all of the data was moved.
-  var isCounted: Bool {
-    switch step {
-    case .read, .write, .fetchForWrite: true
-    case .flush, .unmap, .fill, .command: false
-    }
-  }
-
   /// The command for this step.
   var command: SCSICommandBlock {
     let count = UInt32(truncatingIfNeeded: blockCount)

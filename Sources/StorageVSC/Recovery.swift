@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BlockStorage
 import StorageProtocol
 
 /// What is done about requests that the host does not answer, as a value without I/O: the unit is

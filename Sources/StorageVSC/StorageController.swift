@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import BlockStorage
 import Platform
 import StorageProtocol
 import Synchronization
@@ -8,7 +9,7 @@ public import VSC
 /// A SCSI controller of the host with all of its disks, over one channel for each worker.
 ///
 /// The channels live and die together: when one ends, all requests fail, with its reason.
-public final class StorageController: Sendable {
+public final class StorageController: BlockController, Sendable {
   public struct Configuration: Sendable {
     /// Requests of each channel at one time.
     public var depth: Int
@@ -69,7 +70,7 @@ public final class StorageController: Sendable {
 
   public let identity: DeviceIdentity
   public let version: String
-  let memories: (ring: MemoryVisibility, data: MemoryVisibility, isBounced: Bool)
+  package let memories: (ring: MemoryVisibility, data: MemoryVisibility, isBounced: Bool)
   let life: ServiceLife
   let channels: ControllerChannels
   private let device: Device
@@ -132,6 +133,14 @@ public final class StorageController: Sendable {
 
   /// Channels in use.
   public var channelCount: Int { channels.all.count }
+
+  package var workers: [Worker] { channels.all.map(\.worker) }
+
+  package func place(of unit: StorageUnit) -> BlockDevice.Place {
+    BlockDevice.Place(
+      device: "\(identity.instance)", relid: identity.channel.rawValue, number: unit.number,
+      transport: identity.transport)
+  }
 
   /// Why the controller can be used no more, or nil while it can.
   public var ended: StorageError? { life.endReason }
@@ -261,7 +270,7 @@ public final class StorageController: Sendable {
 
   private func add(_ information: DiskInformation, _ lun: UInt8) {
     let channels = channels
-    let unit = StorageUnit(information, lun: lun) { channels.hand($0) }
+    let unit = StorageUnit(information, number: UInt32(lun)) { channels.hand($0) }
     let disk = BlockDevice(self, unit)
     // Two scans at the same time may find it both.
     let isFirst = state.withLock { state in

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+public import BlockStorage
 public import StorageProtocol
 public import VSC
 
@@ -10,7 +11,7 @@ public import VSC
 /// The start-up runs in `next`; `disk` is there when it is over. Then `read`, `write` and `flush`
 /// send requests, `next` returns what has completed, and `publish` shows the host what was sent.
 /// None of them counts a reference or allocates (law 4).
-public struct StorageQueue<Ring: Visibility, External: Visibility>: ~Copyable {
+public struct StorageQueue<Ring: Visibility, External: Visibility>: BlockQueue, ~Copyable {
   public struct Configuration: Sendable {
     public var lun: UInt8
     /// Requests at one time.

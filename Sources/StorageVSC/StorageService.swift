@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BlockStorage
 import StorageProtocol
 import VSC
 
@@ -9,15 +10,8 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   var queue: StorageQueue<Ring, External>
   var pool: DMAPool<External>
   let life: ServiceLife
-  let retry: RetryPolicy
   let resetTimeout: UInt64
-  var waiting: [Transfer] = []
-  var chunks: [Chunk?]
-  var freeChunks: [Int]
-  /// Chunks that are to be sent again.
-  var again: [Int] = []
-  /// The same, but not before a time.
-  var delayed: [(index: Int, time: UInt64)] = []
+  var scheduler: TransferScheduler
   var recovery: Recovery
   var counts = StorageCounters()
   private var isAnnounced = false
@@ -34,23 +28,19 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     self.queue = queue
     self.pool = pool
     self.life = life
-    retry = configuration.retry
+    scheduler = TransferScheduler(depth: configuration.usableDepth, retry: configuration.retry)
     resetTimeout = configuration.resetTimeout
     recovery = Recovery(grace: configuration.resetTimeout)
-    let depth = configuration.usableDepth
-    chunks = Array(repeating: nil, count: depth)
-    freeChunks = Array((0..<depth).reversed())
   }
 
   deinit {
     life.end(queue.failure ?? .channel(.ended(.closed)))
     // The first reason counts: that of the channel which took the others with it.
     let error = life.endReason ?? .channel(.ended(.closed))
-    for transfer in waiting { transfer.settle(error) }
-    for case let chunk? in chunks { chunk.transfer.settle(error) }
+    scheduler.settleAll(error)
   }
 
-  mutating func add(_ transfer: Transfer) { waiting.append(transfer) }
+  mutating func add(_ transfer: Transfer) { scheduler.add(transfer) }
 
   var counters: StorageCounters {
     var counters = counts
@@ -58,6 +48,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
     counters.late = queue.lateCompletions
     counters.underWay = queue.count
     counters.abandoned = queue.abandoned
+    counters.retries = scheduler.retries
     counters.memory = pool.statistics
     return counters
   }
@@ -94,7 +85,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   mutating func disarm() { queue.disarm() }
 
   var nextDeadline: UInt64 {
-    delayed.reduce(min(queue.nextDeadline, recovery.deadline)) { min($0, $1.time) }
+    min(queue.nextDeadline, recovery.deadline, scheduler.nextDeadline)
   }
 
   mutating func expire(now: UInt64) {
@@ -103,22 +94,16 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
         act(recovery.answered(false, now: now), now)
         continue
       }
-      let chunk = chunk(late.tag)
+      let chunk = scheduler.chunk(late.tag)?.chunk
       finish(late)
       counts.timeouts &+= 1
       if let chunk { act(recovery.timedOut(chunk.transfer.lun), now) }
     }
     act(recovery.expire(now: now, missing: queue.abandoned), now)
-    for entry in delayed where entry.time <= now { again.append(entry.index) }
-    delayed.removeAll { $0.time <= now }
+    scheduler.expire(now: now)
     // The worker may be about to sleep: what waits for the late ones must not wait for ever.
     if isAnnounced, queue.failure == nil { _ = begin() }
     queue.publish()
-  }
-
-  private func chunk(_ tag: UInt64) -> Chunk? {
-    let index = Int(truncatingIfNeeded: tag)
-    return chunks.indices.contains(index) ? chunks[index] : nil
   }
 
   // MARK: - Resets
@@ -146,49 +131,20 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   private mutating func begin() -> Int {
     var count = 0
     lacksMemory = false
-    while let index = again.last {
-      again.removeLast()
-      switch send(index) {
-      case .sent: count &+= 1
-      case .failed(let error): end(index, error)
+    var hasRoom = true
+    while hasRoom, let (index, chunk) = scheduler.next(bufferByteCount: pool.bufferByteCount) {
+      switch send(index, chunk) {
+      case .sent:
+        scheduler.sent(index)
+        count &+= 1
+      case .failed(let error): scheduler.refused(index, error)
       case .noRoom:
-        again.append(index)
-        return count
+        scheduler.noRoom(index)
+        hasRoom = false
       }
     }
-    var done = 0
-    while done < waiting.count {
-      let transfer = waiting[done]
-      if transfer.failure != nil || transfer.outcome.isKept {
-        // Failed or cancelled: nothing more of it; what is under way ends by itself.
-        transfer.begun = transfer.byteCount
-        transfer.needsFlush = false
-        done &+= 1
-        settle(transfer)
-        continue
-      }
-      guard let index = freeChunks.last else { break }
-      let isFlush = transfer.needsFlush && transfer.begun == transfer.byteCount
-      let chunk =
-        isFlush
-        ? Chunk.flush(transfer) : Chunk(of: transfer, bufferByteCount: pool.bufferByteCount)
-      chunks[index] = chunk
-      let outcome = send(index)
-      guard case .sent = outcome else {
-        chunks[index] = nil
-        guard case .failed(let error) = outcome else { break }
-        transfer.failure = error
-        continue
-      }
-      freeChunks.removeLast()
-      if isFlush { transfer.needsFlush = false }
-      transfer.begun &+= chunk.byteCount
-      transfer.chunksUnderWay &+= 1
-      count &+= 1
-      if transfer.begun == transfer.byteCount { done &+= 1 }
-    }
-    waiting.removeFirst(done)
-    if !waiting.isEmpty || !again.isEmpty { giveUpIfStuck() }
+    scheduler.finishRound()
+    if !scheduler.isIdle { giveUpIfStuck() }
     return count
   }
 
@@ -198,8 +154,7 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   }
 
   /// Sends a chunk's first request.
-  private mutating func send(_ index: Int) -> Outcome {
-    guard let chunk = chunks[index] else { return .sent }
+  private mutating func send(_ index: Int, _ chunk: Chunk) -> Outcome {
     let tag = UInt64(index)
     do throws(StorageError) {
       var buffer: DMABuffer<External>?
@@ -242,12 +197,13 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
       }
       return
     }
-    let index = Int(truncatingIfNeeded: completion.tag)
-    guard chunks.indices.contains(index), let chunk = chunks[index] else { return }
+    guard let (index, chunk) = scheduler.chunk(completion.tag) else { return }
     switch completion.result {
-    case .failure(let error): failed(index, chunk, error)
+    case .failure(let error):
+      scheduler.failed(
+        index, error, mayRepeat: queue.failure == nil, now: MonotonicClock.now())
     case .success(let moved) where chunk.isCounted && moved != chunk.dataByteCount:
-      end(index, .shortTransfer(asked: chunk.dataByteCount, moved: moved))
+      scheduler.end(index, .shortTransfer(asked: chunk.dataByteCount, moved: moved))
     case .success(let moved):
       var buffer = completion.buffer.take()
       switch chunk.step {
@@ -255,13 +211,11 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
         chunk.transfer.moved = moved
         if var filled = buffer.take() { copyOut(chunk, moved, &filled) }
         // The system may have taken the memory away meanwhile.
-        end(index, queue.hasLostMemory ? .channel(.ended(.rescinded)) : nil)
+        scheduler.end(index, queue.hasLostMemory ? .channel(.ended(.rescinded)) : nil)
       case .write, .flush, .unmap, .fill:
-        end(index, nil)
+        scheduler.end(index, nil)
       case .fetchForWrite:
-        chunks[index]?.step = .write
-        var next = chunk
-        next.step = .write
+        guard let next = scheduler.beginWriteBack(index) else { return }
         if var fetched = buffer.take() {
           prepare(next, &fetched)
           buffer = .some(fetched)
@@ -270,68 +224,12 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
           try send(next, &buffer, UInt64(index))
         } catch .wouldBlock {
           // Nobody else can change these blocks meanwhile: fetching again is the same.
-          repeatChunk(index)
-          again.append(index)
+          scheduler.repeatChunk(index)
         } catch {
-          end(index, error)
+          scheduler.end(index, error)
         }
       }
     }
-  }
-
-  private mutating func failed(_ index: Int, _ chunk: Chunk, _ error: StorageError) {
-    if let wait = retry.wait(
-      error, attempts: chunk.attempts, isIdempotent: chunk.isIdempotent), queue.failure == nil
-    {
-      counts.retries &+= 1
-      repeatChunk(index)
-      if wait == 0 {
-        again.append(index)
-      } else {
-        delayed.append((index, MonotonicClock.now() &+ wait))
-      }
-      return
-    }
-    if chunk.step == .fill, error.isUnknownCommand, chunk.transfer.isZeroing {
-      // The disk can't fill after all: the same blocks are written, from this chunk's start on.
-      chunk.transfer.unit?.forgetFill()
-      chunk.transfer.fallsBack = true
-      chunk.transfer.begun = min(chunk.transfer.begun, chunk.offsetInTransfer)
-      if !waiting.contains(where: { $0 === chunk.transfer }) { waiting.append(chunk.transfer) }
-      return end(index, nil)
-    }
-    if error.isUnitGone, chunk.transfer.unit != nil {
-      return end(index, .removed(lun: chunk.transfer.lun))
-    }
-    end(index, error)
-  }
-
-  private mutating func repeatChunk(_ index: Int) {
-    guard var chunk = chunks[index] else { return }
-    chunk.attempts &+= 1
-    if chunk.isPartial { chunk.step = .fetchForWrite }
-    chunks[index] = chunk
-  }
-
-  private mutating func end(_ index: Int, _ error: StorageError?) {
-    guard let chunk = chunks[index] else { return }
-    chunks[index] = nil
-    freeChunks.append(index)
-    let transfer = chunk.transfer
-    transfer.chunksUnderWay &-= 1
-    transfer.failure = transfer.failure ?? error
-    settle(transfer)
-  }
-
-  /// Tells the user when the last chunk has ended.
-  private mutating func settle(_ transfer: Transfer) {
-    guard transfer.chunksUnderWay == 0 else { return }
-    guard transfer.failure != nil || transfer.begun == transfer.byteCount else { return }
-    if transfer.failure == nil, transfer.needsFlush, !transfer.outcome.isKept {
-      waiting.append(transfer)
-      return
-    }
-    transfer.settle(transfer.failure)
   }
 
   /// When nothing is under way but requests that timed out, and they keep all the room, nothing
@@ -339,14 +237,6 @@ struct StorageService<Ring: Visibility, External: Visibility>: Pollable, ~Copyab
   private mutating func giveUpIfStuck() {
     guard queue.abandoned > 0, queue.abandoned == queue.count else { return }
     guard queue.isFull || lacksMemory else { return }
-    for index in again { end(index, .timedOut) }
-    again.removeAll()
-    let stuck = waiting
-    waiting.removeAll()
-    for transfer in stuck where transfer.chunksUnderWay == 0 {
-      transfer.failure = transfer.failure ?? .timedOut
-      transfer.settle(transfer.failure)
-    }
-    waiting.append(contentsOf: stuck.filter { $0.chunksUnderWay > 0 })
+    scheduler.failWaiting(.timedOut)
   }
 }

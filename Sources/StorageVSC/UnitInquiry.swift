@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import BlockStorage
 import StorageProtocol
 import VSC
 
@@ -34,6 +35,7 @@ struct UnitInquiry {
     self.lun = lun
     self.maximumTransfer = maximumTransfer
     information.version = version
+    information.protocolName = "\(version)"
   }
 
   mutating func begin() -> Step { ask(.inquiry) }

@@ -145,9 +145,19 @@ public struct DMABuffer<Memory: Visibility>: ~Copyable {
 
   // MARK: - The device's use
 
+  /// Where the device finds byte 0 of the buffer, and from its second page on each page: for a device that
+  /// is told addresses. Its queue lends the buffer with them.
+  @inlinable
+  package func deviceAddress(ofPage index: Int) -> UInt64 {
+    let pages = (byteCount &+ Int(byteOffset) &+ 4095) >> 12
+    precondition(index >= 0 && index < pages)
+    let page = unsafe pageNumbers[index] &<< 12
+    return index == 0 ? page | UInt64(byteOffset) : page
+  }
+
   /// The device gets `count` bytes, to read or to write.
   @inlinable
-  mutating func lend(_ count: Int) {
+  package mutating func lend(_ count: Int) {
     use(count)
     place.isLent = true
   }

@@ -15,9 +15,15 @@ public struct Requests<Payload: ~Copyable>: ~Copyable {
   @inlinable public var abandoned: Int { abandonedCount }
   @usableFromInline var abandonedCount = 0
 
-  /// - Parameter capacity: requests at one time, 1 to 65536.
-  public init(capacity: Int) {
+  /// The generation after which a slot begins with 1 again.
+  @usableFromInline let lastGeneration: UInt32
+
+  /// - Parameters:
+  ///   - capacity: requests at one time, 1 to 65536.
+  ///   - lastGeneration: the largest one, for a wire whose ids are narrow.
+  public init(capacity: Int, lastGeneration: UInt32 = .max) {
     let capacity = min(max(capacity, 1), 65536)
+    self.lastGeneration = max(lastGeneration, 1)
     self.capacity = capacity
     freeCount = capacity
     unsafe slots = .allocate(capacity: capacity)
@@ -80,7 +86,7 @@ public struct Requests<Payload: ~Copyable>: ~Copyable {
     let wasAbandoned = unsafe slot.pointee.isAbandoned
     if wasAbandoned { abandonedCount &-= 1 }
     unsafe slot.pointee.generation =
-      slot.pointee.generation == .max ? 1 : slot.pointee.generation &+ 1
+      slot.pointee.generation >= lastGeneration ? 1 : slot.pointee.generation &+ 1
     unsafe free[freeCount] = UInt32(truncatingIfNeeded: index)
     freeCount &+= 1
     return CompletedRequest(payload: payload, wasAbandoned: wasAbandoned)
@@ -125,10 +131,17 @@ public struct Requests<Payload: ~Copyable>: ~Copyable {
   /// Ends every request because the channel is over and the device known to be quiet, and calls
   /// `body` for each that was not abandoned.
   public mutating func drain(_ body: (consuming Payload) -> Void) {
+    drainAll { payload, wasAbandoned in
+      if !wasAbandoned { body(payload) }
+    }
+  }
+
+  /// The same with those that were abandoned.
+  public mutating func drainAll(_ body: (consuming Payload, _ wasAbandoned: Bool) -> Void) {
     for index in 0..<capacity {
       let id = unsafe UInt64(slots[index].generation) << 32 | UInt64(index)
       guard let request = complete(id) else { continue }
-      if !request.wasAbandoned { body(request.payload) }
+      body(request.payload, request.wasAbandoned)
     }
   }
 }

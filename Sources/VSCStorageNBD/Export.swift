@@ -4,6 +4,7 @@ import ArgumentParser
 import Dispatch
 import DriverProgram
 import Glibc
+import NVMe
 import StorageVSC
 import Synchronization
 import VSC
@@ -16,8 +17,11 @@ final class Export: Sendable {
     /// The configuration in the form of a driver program's arguments.
     var arguments: [String] = []
     var lun: UInt8 = 0
+    /// Of an NVMe controller; nil for a disk on VMBus.
+    var namespace: UInt32?
     var error: ProgramFailure?
-    var found: FoundDevice?
+    /// Closes what the disk is of.
+    var close: (@Sendable () async -> Void)?
   }
 
   private let state = Lock(State())
@@ -47,6 +51,12 @@ final class Export: Sendable {
         } else {
           state.error = ProgramFailure(.usage, "lun=\(value): 0 to 255 is meant")
         }
+      case "namespace":
+        if let namespace = UInt32(value), namespace > 0 {
+          state.namespace = namespace
+        } else {
+          state.error = ProgramFailure(.usage, "namespace=\(value): a number from 1 on is meant")
+        }
       default:
         state.error = ProgramFailure(.usage, "'\(key)' is not known: see nbdkit --help PLUGIN")
       }
@@ -70,28 +80,59 @@ final class Export: Sendable {
   // MARK: - Opening and closing
 
   func open() throws {
-    let lun = state.withLock { $0.lun }
+    let (lun, namespace) = state.withLock { ($0.lun, $0.namespace) }
     try waiting { [self] in
       let options = try options()
-      let found = try await openDevice(StorageVSC.deviceClass, options)
-      do {
-        let disk = try await StorageVSC.open(found.device, .init(lun: lun))
-        state.withLock { $0.found = found }
-        opened.withLock { $0 = disk }
-      } catch {
-        await found.close()
-        throw error
+      if let namespace {
+        try await openNamespace(namespace, options)
+      } else {
+        try await openUnit(lun, options)
       }
     }
   }
 
-  func close() {
-    let found = state.withLock { state in
-      defer { state.found = nil }
-      return state.found
+  private func openUnit(_ lun: UInt8, _ options: DriverOptions) async throws {
+    let found = try await openDevice(StorageVSC.deviceClass, options)
+    do {
+      let disk = try await StorageVSC.open(found.device, .init(lun: lun))
+      state.withLock { $0.close = { await found.close() } }
+      opened.withLock { $0 = disk }
+    } catch {
+      await found.close()
+      throw error
     }
-    guard let found else { return }
-    try? waiting { await found.close() }
+  }
+
+  private func openNamespace(_ namespace: UInt32, _ options: DriverOptions) async throws {
+    let found = try await openFunction(options)
+    do {
+      let controller = try await NVMeController.open(found.function, workers: found.workers)
+      do {
+        let disk = try await controller.disk(namespace)
+        state.withLock { state in
+          state.close = {
+            await controller.close()
+            await found.close()
+          }
+        }
+        opened.withLock { $0 = disk }
+      } catch {
+        await controller.close()
+        throw error
+      }
+    } catch {
+      await found.close()
+      throw error
+    }
+  }
+
+  func close() {
+    let close = state.withLock { state in
+      defer { state.close = nil }
+      return state.close
+    }
+    guard let close else { return }
+    try? waiting { await close() }
   }
 
   /// Runs a task to its end: nbdkit's threads know nothing of tasks.
@@ -123,10 +164,12 @@ func errorNumber(_ error: any Error) -> CInt {
     case .unsupported: EOPNOTSUPP
     case .failed where error.failure == .writeProtected: EROFS
     case .failed where error.failure == .outOfSpace: ENOSPC
-    case .channel, .removed, .unresponsive: ESHUTDOWN
+    case .rejected where error.failure == .writeProtected: EROFS
+    case .rejected where error.failure == .outOfSpace: ENOSPC
+    case .channel, .removed, .noNamespace, .unresponsive: ESHUTDOWN
     default: EIO
     }
-  case is StorageOpenError: ENODEV
+  case is StorageOpenError, is NVMeOpenError: ENODEV
   case let failure as ProgramFailure: failure.code == .usage ? EINVAL : ENODEV
   default: EIO
   }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import BlockPrograms
 import DriverProgram
 import StorageVSC
 import VSC
@@ -45,7 +46,7 @@ struct ListCommand: AsyncParsableCommand {
       [["LUN", "size", "block", "access", "disk", "serial"]]
         + reports.map { report in
           [
-            "\(report.lun)", humanBytes(Double(report.byteCount)), "\(report.blockSize)",
+            "\(report.lun ?? 0)", humanBytes(Double(report.byteCount)), "\(report.blockSize)",
             report.isReadOnly ? "read-only" : "read and write",
             [report.vendor, report.product].filter { !$0.isEmpty }.joined(separator: " "),
             report.serial.isEmpty ? "-" : report.serial,

@@ -1,33 +1,55 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import BlockPrograms
 import DriverProgram
 import StorageVSC
 import VSC
 
 /// The arguments that name a disk.
-struct DiskOptions: ParsableArguments {
+struct DiskOptions: DiskSource {
   @OptionGroup var driver: DriverOptions
 
   @Option(help: ArgumentHelp("The disk on its controller, 0 to 255.", valueName: "number"))
   var lun: UInt8 = 0
-}
 
-/// Opens the disk that the options name, calls `body`, and closes all of it.
-func withDisk<Result: Sendable>(
-  _ options: DiskOptions, _ body: (BlockDevice) async throws -> Result
-) async throws -> Result {
-  try await withDevice(StorageVSC.deviceClass, options.driver) { device in
-    do {
-      let disk = try await StorageVSC.open(device, .init(lun: options.lun))
-      return try await body(disk)
-    } catch let error as StorageOpenError {
-      throw ProgramFailure(.unavailable, "\(error)")
-    } catch let error as StorageError {
-      throw ProgramFailure(storage: error)
-    } catch let error as TransportError {
-      throw ProgramFailure(.unavailable, "\(error)")
+  var isVerbose: Bool { driver.verbose }
+
+  func withDisk<Result: Sendable>(
+    _ body: (BlockDevice) async throws -> Result
+  ) async throws -> Result {
+    try await withDevice(StorageVSC.deviceClass, driver) { device in
+      do {
+        let disk = try await StorageVSC.open(device, .init(lun: lun))
+        return try await body(disk)
+      } catch let error as StorageOpenError {
+        throw ProgramFailure(.unavailable, "\(error)")
+      } catch let error as StorageError {
+        throw ProgramFailure(storage: error)
+      } catch let error as TransportError {
+        throw ProgramFailure(.unavailable, "\(error)")
+      }
     }
+  }
+
+  func measure(
+    _ plan: BenchPlan, _ gate: BenchGate, _ follow: () async throws -> BenchReport
+  ) async throws -> BenchReport {
+    try await withDevice(StorageVSC.deviceClass, driver) { device in
+      do {
+        try await BenchDriver(plan: plan, lun: lun, gate: gate).start(device)
+      } catch let error as TransportError {
+        throw ProgramFailure(.unavailable, "\(error)")
+      }
+      return try await follow()
+    }
+  }
+
+  func pluginArguments() throws -> [String] {
+    guard driver.host != nil else {
+      throw ProgramFailure(.usage, "say where the device is: --host PATH of a simulated host")
+    }
+    return driver.pluginArguments + ["lun=\(lun)"]
   }
 }
 
@@ -44,18 +66,6 @@ func withController<Result: Sendable>(
       throw ProgramFailure(storage: error)
     } catch let error as TransportError {
       throw ProgramFailure(.unavailable, "\(error)")
-    }
-  }
-}
-
-extension ProgramFailure {
-  init(storage error: StorageError) {
-    switch error {
-    case .outOfRange, .badLength, .unsupported: self.init(.usage, "\(error)")
-    case .readOnly: self.init(.permission, "\(error)")
-    case .channel, .noDisk, .notADisk, .refused, .removed, .unresponsive, .unusableGeometry:
-      self.init(.unavailable, "\(error)")
-    default: self.init(.io, "\(error)")
     }
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import BlockPrograms
 import DriverProgram
 
 /// The storage driver as a program.
@@ -10,8 +11,10 @@ struct StorageProgram: AsyncParsableCommand {
     abstract: "Reads, writes, measures and exports a disk of a Hyper-V host over VMBus.",
     version: projectVersion,
     subcommands: [
-      ListCommand.self, InfoCommand.self, ReadCommand.self, WriteCommand.self, DiscardCommand.self,
-      ZeroCommand.self, BenchCommand.self, ExportCommand.self,
+      ListCommand.self, InfoCommand<DiskOptions>.self, ReadCommand<DiskOptions>.self,
+      WriteCommand<DiskOptions>.self, DiscardCommand<DiskOptions>.self,
+      ZeroCommand<DiskOptions>.self, BenchCommand<DiskOptions>.self,
+      ExportCommand<DiskOptions>.self,
     ])
 }
 

@@ -181,7 +181,7 @@ struct HostileServiceRun: HostileSubject, ~Copyable {
     disk.provisioning.canUnmap = true
     disk.provisioning.maximumFillBlockCount = 5
     let handed = handed
-    unit = StorageUnit(disk, lun: 0) { handed.add($0) }
+    unit = StorageUnit(disk, number: 0) { handed.add($0) }
   }
 
   var isStarting: Bool { !isReady && !isOver }

@@ -101,11 +101,13 @@ final class HeapDevice: DeviceTransport {
 
 /// Pages whose numbers are addresses in this process.
 @safe
-private final class HeapPages: @unchecked Sendable {
+final class HeapPages: @unchecked Sendable {
   let start: UnsafeMutableRawPointer
+  let byteCount: Int
   let numbers: UnsafeMutablePointer<GPN>
 
   init(byteCount: Int) {
+    self.byteCount = byteCount
     unsafe start = .allocate(byteCount: byteCount, alignment: 4096)
     unsafe start.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
     unsafe numbers = .allocate(capacity: byteCount / 4096)

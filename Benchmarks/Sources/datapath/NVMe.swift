@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import BlockStorage
+import Dispatch
+import NVMe
+import PCIFunction
+import VSC
+
+/// Reads of 4 KiB through the NVMe driver's burst face, on a worker, by the number of them under way.
+func runNVMe(_ packets: Int) throws { try runNVMe(packets, depth: 32) }
+func runNVMe1(_ packets: Int) throws { try runNVMe(packets, depth: 1) }
+func runNVMe256(_ packets: Int) throws { try runNVMe(packets, depth: 256) }
+/// The same with requests of 32 KiB, whose pages are told in a list.
+func runNVMeList(_ packets: Int) throws { try runNVMe(packets, depth: 32, byteCount: 32768) }
+
+private func runNVMe(_ packets: Int, depth: Int, byteCount: Int = 4096) throws {
+  let worker = try Worker(.init(name: "datapath", spinRounds: .max))
+  let function = HeapFunction()
+  let device = UnsafeMutablePointer<HeapController>.allocate(capacity: 1)
+  unsafe device.initialize(to: HeapController(function))
+  let ends = DispatchSemaphore(value: 0)
+  let startUp = unsafe worker.attach(StartUpPath(device: device))
+  try blocking { started in
+    var configuration = NVMeController.Configuration(depth: depth)
+    configuration.bufferByteCount = byteCount
+    let controller = try await NVMeController.open(
+      function, workers: [worker], configuration)
+    let queue = try await controller.makeQueue(0, namespace: 1, depth: depth)
+    let pool: DMAPool<HostVisible> = try controller.makePool(
+      count: depth + 1, byteCount: byteCount)
+    startUp.detach()
+    controller.attach(
+      unsafe NVMePath(
+        queue: queue, pool: pool, device: device, packets: packets, blockCount: byteCount / 512),
+      to: 0
+    ) { ends.signal() }
+    started.signal()
+    // It stays until the path is over.
+    try? await Task.sleep(for: .seconds(1_000_000))
+    withExtendedLifetime(controller) {}
+  }
+  ends.wait()
+  worker.stop()
+}
+
+@safe
+private struct StartUpPath: Pollable, ~Copyable, @unchecked Sendable {
+  // Only the worker's thread follows it.
+  let device: UnsafeMutablePointer<HeapController>
+
+  init(device: UnsafeMutablePointer<HeapController>) { unsafe self.device = device }
+
+  mutating func poll(budget: Int) -> Int? { unsafe device.pointee.answerStartUp() }
+  mutating func arm() -> Bool { true }
+  mutating func disarm() {}
+}
+
+@safe
+private struct NVMePath: Pollable, ~Copyable, @unchecked Sendable {
+  var queue: NVMeQueue
+  var pool: DMAPool<HostVisible>
+  // Only the worker's thread follows it.
+  let device: UnsafeMutablePointer<HeapController>
+  let packets: Int
+  let blockCount: Int
+  var sent = 0
+  var received = 0
+
+  init(
+    queue: consuming NVMeQueue, pool: consuming DMAPool<HostVisible>,
+    device: UnsafeMutablePointer<HeapController>, packets: Int, blockCount: Int
+  ) {
+    self.queue = queue
+    self.pool = pool
+    unsafe self.device = device
+    self.packets = packets
+    self.blockCount = blockCount
+  }
+
+  mutating func poll(budget: Int) -> Int? {
+    do {
+      while sent < packets, !queue.isFull, let taken = pool.take() {
+        var buffer = Optional(taken)
+        try queue.read(
+          at: UInt64(sent & 0xFFFF) &* 8, blockCount: blockCount, into: &buffer,
+          tag: UInt64(sent))
+        sent &+= 1
+      }
+      queue.publish()
+      _ = unsafe device.pointee.answerAll()
+      var work = 0
+      while let completion = queue.next() {
+        guard case .success = completion.result else { throw WrongPacket() }
+        received &+= 1
+        work &+= 1
+      }
+      queue.publish()
+      return received == packets ? nil : work
+    } catch {
+      fail("\(error)")
+    }
+  }
+
+  mutating func arm() -> Bool { true }
+  mutating func disarm() {}
+}

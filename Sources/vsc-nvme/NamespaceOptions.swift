@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+
+import ArgumentParser
+import BlockPrograms
+import BlockStorage
+import DriverProgram
+import NVMe
+import PCIFunction
+import Synchronization
+import VSC
+
+/// The arguments that name a namespace.
+struct NamespaceOptions: DiskSource {
+  @OptionGroup var driver: DriverOptions
+
+  @Option(help: ArgumentHelp("The namespace of the controller, from 1 on.", valueName: "number"))
+  var namespace: UInt32 = 1
+
+  var isVerbose: Bool { driver.verbose }
+
+  func withDisk<Result: Sendable>(
+    _ body: (BlockDevice) async throws -> Result
+  ) async throws -> Result {
+    try await withController { controller, _ in try await body(try await controller.disk(namespace))
+    }
+  }
+
+  private func withController<Result: Sendable>(
+    _ configuration: NVMeController.Configuration = .init(),
+    _ body: (NVMeController, [Worker]) async throws -> Result
+  ) async throws -> Result {
+    let found = try await openFunction(driver)
+    do {
+      let controller = try await NVMeController.open(
+        found.function, workers: found.workers, configuration)
+      do {
+        let result = try await body(controller, found.workers)
+        await controller.close()
+        await found.close()
+        return result
+      } catch {
+        await controller.close()
+        throw error
+      }
+    } catch {
+      await found.close()
+      switch error {
+      case let error as NVMeOpenError: throw ProgramFailure(.unavailable, "\(error)")
+      case let error as StorageError: throw ProgramFailure(storage: error)
+      case let error as PCIError: throw ProgramFailure(.unavailable, "\(error)")
+      default: throw error
+      }
+    }
+  }
+
+  func measure(
+    _ plan: BenchPlan, _ gate: BenchGate, _ follow: () async throws -> BenchReport
+  ) async throws -> BenchReport {
+    var configuration = NVMeController.Configuration(depth: plan.depth)
+    configuration.bufferByteCount = max(plan.byteCount, 4096)
+    let report = try await withController(configuration) { controller, workers in
+      let count = min(workers.count, controller.grantedQueues)
+      for index in 0..<count {
+        let queue = try await controller.makeQueue(index, namespace: namespace, depth: plan.depth)
+        let pool: DMAPool<HostVisible> = try controller.makePool(
+          count: plan.depth + 1, byteCount: plan.byteCount)
+        let isBounced = pool.isBounced
+        controller.attach(
+          BenchLoop(queue, pool, isBounced: isBounced, plan, gate, index: index), to: index
+        ) {
+          gate.finish(index, .failure(.storage(.channel(.ended(.closed)))))
+        }
+      }
+      gate.open(count)
+      for worker in workers { worker.post {} }
+      return try await follow()
+    }
+    return report
+  }
+
+  func pluginArguments() throws -> [String] {
+    guard driver.host != nil else {
+      throw ProgramFailure(.usage, "say where the device is: --host PATH of a simulated device")
+    }
+    return driver.pluginArguments + ["namespace=\(namespace)"]
+  }
+}
