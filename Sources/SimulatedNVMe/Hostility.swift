@@ -28,13 +28,13 @@ extension NVMeDevice {
 
   /// One thing that no controller may do.
   func beHostile() {
-    let kind = random(64)
-    switch kind {
+    switch random(65536) {
+    // Rare: most of these end the driver.
     case 0: scribbleRegister()
-    case 1...4: writeWhereItMay()
-    case 5: interrupt(Int(random(UInt64(settings.vectorCount))))
-    case 6: tellNothing()
-    default: for _ in 0...random(16) { inventCompletion() }
+    case 1...64: writeWhereItMay()
+    case 65...128: tellNothing()
+    case 129...8192: interrupt(Int(random(UInt64(settings.vectorCount))))
+    default: for _ in 0...random(4) { inventCompletion() }
     }
   }
 

@@ -163,7 +163,7 @@ final class NVMeDevice {
       write32(read32(NVMeRegister.status) | 2 << 2, NVMeRegister.status)
       work += 1
     }
-    if let most = hostility?.next(1024), most != 0 { beHostile() }
+    if hostility?.next(8) == 0 { beHostile() }
     guard isEnabled, isBusMaster else { return work }
     for number in submissions.indices where submissions[number] != nil {
       work += serve(number)

@@ -192,7 +192,7 @@ struct HostileRun: ~Copyable {
   private var tail = 0
   private var phase: UInt16 = 1
   /// Commands that were read and not completed, with the page of their data.
-  private var commands: [UInt16: UInt64] = [:]
+  private var commands: [(identifier: UInt16, address: UInt64)] = []
   private var old: [UInt16] = []
 
   /// Addresses of this process behind a queue's pages.
@@ -237,7 +237,9 @@ struct HostileRun: ~Copyable {
     let page = taken.deviceAddress(ofPage: 0)
     var buffer = Optional(taken)
     // Memory that the controller may still write is nobody's (law 3).
-    if commands.values.contains(where: { $0 == page }) { fatalError("lent memory was handed out") }
+    for command in commands where command.address == page {
+      fatalError("lent memory was handed out")
+    }
     do throws(StorageError) {
       if kind & 1 == 0 {
         try queue.read(at: UInt64(kind), blockCount: count, into: &buffer, tag: tag)
@@ -267,8 +269,10 @@ struct HostileRun: ~Copyable {
       let entry = unsafe submissions.start + read * 64
       let identifier = unsafe entry.load(fromByteOffset: 2, as: UInt16.self)
       let address = unsafe entry.load(fromByteOffset: 24, as: UInt64.self)
-      if commands[identifier] != nil { fatalError("a command id twice at one time") }
-      commands[identifier] = address
+      for command in commands where command.identifier == identifier {
+        fatalError("a command id twice at one time")
+      }
+      commands.append((identifier, address))
       read = (read + 1) % entries
     }
     if commands.count > depth { fatalError("too many commands") }
@@ -280,13 +284,12 @@ struct HostileRun: ~Copyable {
     completion.result = UInt32(kind)
     completion.head = UInt16(bytes.next())
     completion.queue = 1
-    let known = commands.keys.sorted()
     switch kind & 7 {
-    case 0...3 where !known.isEmpty:
-      completion.identifier = known[Int(bytes.next()) % known.count]
+    case 0...3 where !commands.isEmpty:
+      completion.identifier = commands[Int(bytes.next()) % commands.count].identifier
     case 4 where !old.isEmpty: completion.identifier = old[Int(bytes.next()) % old.count]
     case 5:
-      completion.identifier = known.first ?? 0
+      completion.identifier = commands.first?.identifier ?? 0
       completion.queue = UInt16(bytes.next())
     default: completion.identifier = UInt16(truncatingIfNeeded: bytes.word())
     }
@@ -294,16 +297,26 @@ struct HostileRun: ~Copyable {
     // Now and then one that is not new.
     completion.status = status & 0xFFFE | (kind & 0xF0 == 0xF0 ? phase ^ 1 : phase)
     let entry = unsafe completions.start + tail * 16
-    for (index, byte) in completion.wireBytes.enumerated() {
-      unsafe entry.storeBytes(of: byte, toByteOffset: index, as: UInt8.self)
-    }
+    unsafe entry.storeBytes(of: completion.result.littleEndian, as: UInt32.self)
+    unsafe entry.storeBytes(of: completion.head.littleEndian, toByteOffset: 8, as: UInt16.self)
+    unsafe entry.storeBytes(of: completion.queue.littleEndian, toByteOffset: 10, as: UInt16.self)
+    unsafe entry.storeBytes(
+      of: completion.identifier.littleEndian, toByteOffset: 12, as: UInt16.self)
+    unsafe entry.storeBytes(of: completion.status.littleEndian, toByteOffset: 14, as: UInt16.self)
     given += 1
     guard completion.status & 1 == phase else { return }
     tail += 1
     if tail == entries { (tail, phase) = (0, phase ^ 1) }
-    if completion.queue == 1, commands.removeValue(forKey: completion.identifier) != nil {
-      old.append(completion.identifier)
-      if old.count > 64 { old.removeFirst() }
+    guard completion.queue == 1 else { return }
+    for index in commands.indices where commands[index].identifier == completion.identifier {
+      commands.swapAt(index, commands.count - 1)
+      commands.removeLast()
+      if old.count < 64 {
+        old.append(completion.identifier)
+      } else {
+        old[given & 63] = completion.identifier
+      }
+      return
     }
   }
 
@@ -351,7 +364,7 @@ struct HostileRun: ~Copyable {
     queue.restart { ended.append($0) }
     for tag in ended where underWay.remove(tag) == nil { fatalError("a request that ended twice") }
     if !underWay.isEmpty || queue.count != 0 { fatalError("a request got lost in a reset") }
-    commands = [:]
+    commands = []
     (read, tail, phase) = (0, 0, 1)
     unsafe function.bar.start.storeBytes(of: 0, toByteOffset: 0x1008, as: UInt32.self)
     queue.resume()
