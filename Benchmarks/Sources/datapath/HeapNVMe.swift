@@ -50,6 +50,7 @@ final class HeapFunction: PCIFunction {
 /// Safe: the addresses that it is told are those of memory in this process, which the function keeps.
 @safe
 struct HeapController: ~Copyable {
+  @safe
   private struct Pair {
     var submissions: UnsafeMutableRawPointer
     var completions: UnsafeMutableRawPointer
@@ -74,13 +75,14 @@ struct HeapController: ~Copyable {
   /// driver's.
   @inline(never)
   mutating func answerAll() -> Int {
-    guard unsafe pair != nil else { return 0 }
+    guard var queue = pair else { return 0 }
     let tail = unsafe Int(registers.load(fromByteOffset: 0x1008, as: UInt32.self))
     var count = 0
-    while unsafe pair.unsafelyUnwrapped.head != tail {
-      unsafe Self.answer(&pair.unsafelyUnwrappedValue, queue: 1, result: 0)
+    while queue.head != tail {
+      Self.answer(&queue, queue: 1, result: 0)
       count &+= 1
     }
+    pair = queue
     return count
   }
 
@@ -91,21 +93,22 @@ struct HeapController: ~Copyable {
       unsafe registers.storeBytes(of: 0, toByteOffset: 0x1C, as: UInt32.self)
       return 0
     }
-    if unsafe admin == nil {
+    if admin == nil {
       let attributes = unsafe registers.load(fromByteOffset: 0x24, as: UInt32.self)
       let submissions = unsafe registers.load(fromByteOffset: 0x28, as: UInt64.self)
       let completions = unsafe registers.load(fromByteOffset: 0x30, as: UInt64.self)
-      unsafe admin = Self.pair(submissions, completions, Int(attributes & 0xFFF) + 1)
+      admin = Self.pair(submissions, completions, Int(attributes & 0xFFF) + 1)
       unsafe registers.storeBytes(of: 1, toByteOffset: 0x1C, as: UInt32.self)
     }
+    guard var queue = admin else { return 0 }
     let tail = unsafe Int(registers.load(fromByteOffset: 0x1000, as: UInt32.self))
     var count = 0
-    while unsafe admin.unsafelyUnwrapped.head != tail {
-      let entry = unsafe admin.unsafelyUnwrapped.submissions + admin.unsafelyUnwrapped.head * 64
-      let result = unsafe administer(entry)
-      unsafe Self.answer(&admin.unsafelyUnwrappedValue, queue: 0, result: result)
+    while queue.head != tail {
+      let result = unsafe administer(queue.submissions + queue.head * 64)
+      Self.answer(&queue, queue: 0, result: result)
       count += 1
     }
+    admin = queue
     return count
   }
 
@@ -119,15 +122,15 @@ struct HeapController: ~Copyable {
   private static func answer(_ pair: inout Pair, queue: UInt64, result: UInt32) {
     let id = unsafe UInt64(
       (pair.submissions + pair.head * 64).load(fromByteOffset: 2, as: UInt16.self))
-    unsafe pair.head = pair.head + 1 == pair.entries ? 0 : pair.head + 1
+    pair.head = pair.head + 1 == pair.entries ? 0 : pair.head + 1
     let entry = unsafe pair.completions + pair.tail * 16
     unsafe entry.storeBytes(of: result, as: UInt32.self)
-    let word = unsafe UInt64(pair.head) | queue << 16 | id << 32 | pair.phase << 48
+    let word = UInt64(pair.head) | queue << 16 | id << 32 | pair.phase << 48
     unsafe entry.storeBytes(of: word, toByteOffset: 8, as: UInt64.self)
-    unsafe pair.tail += 1
-    if unsafe pair.tail == pair.entries {
-      unsafe pair.tail = 0
-      unsafe pair.phase ^= 1
+    pair.tail += 1
+    if pair.tail == pair.entries {
+      pair.tail = 0
+      pair.phase ^= 1
     }
   }
 
@@ -149,17 +152,9 @@ struct HeapController: ~Copyable {
       }
     case 0x05: completionAddress = address
     case 0x01:
-      unsafe pair = Self.pair(address, completionAddress, Int(word10 >> 16) + 1)
+      pair = Self.pair(address, completionAddress, Int(word10 >> 16) + 1)
     default: break
     }
     return 0
-  }
-}
-
-extension Optional {
-  /// Of a value that is there, in place.
-  fileprivate var unsafelyUnwrappedValue: Wrapped {
-    get { unsafe unsafelyUnwrapped }
-    set { self = newValue }
   }
 }

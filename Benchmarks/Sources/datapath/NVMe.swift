@@ -14,12 +14,11 @@ func runNVMe256(_ packets: Int) throws { try runNVMe(packets, depth: 256) }
 func runNVMeList(_ packets: Int) throws { try runNVMe(packets, depth: 32, byteCount: 32768) }
 
 private func runNVMe(_ packets: Int, depth: Int, byteCount: Int = 4096) throws {
-  let worker = try Worker(.init(name: "datapath", spinRounds: .max))
+  let worker = try Worker(.init(name: "datapath", spinRounds: 0))
   let function = HeapFunction()
-  let device = UnsafeMutablePointer<HeapController>.allocate(capacity: 1)
-  unsafe device.initialize(to: HeapController(function))
+  let device = ControllerPointer(function)
   let ends = DispatchSemaphore(value: 0)
-  let startUp = unsafe worker.attach(StartUpPath(device: device))
+  let startUp = worker.attach(StartUpPath(device: device))
   try blocking { started in
     var configuration = NVMeController.Configuration(depth: depth)
     configuration.bufferByteCount = byteCount
@@ -30,7 +29,7 @@ private func runNVMe(_ packets: Int, depth: Int, byteCount: Int = 4096) throws {
       count: depth + 1, byteCount: byteCount)
     startUp.detach()
     controller.attach(
-      unsafe NVMePath(
+      NVMePath(
         queue: queue, pool: pool, device: device, packets: packets, blockCount: byteCount / 512),
       to: 0
     ) { ends.signal() }
@@ -43,24 +42,33 @@ private func runNVMe(_ packets: Int, depth: Int, byteCount: Int = 4096) throws {
   worker.stop()
 }
 
+/// The device, for both paths: only the worker's thread follows it.
 @safe
-private struct StartUpPath: Pollable, ~Copyable, @unchecked Sendable {
-  // Only the worker's thread follows it.
-  let device: UnsafeMutablePointer<HeapController>
+private struct ControllerPointer: @unchecked Sendable {
+  let pointer: UnsafeMutablePointer<HeapController>
 
-  init(device: UnsafeMutablePointer<HeapController>) { unsafe self.device = device }
+  init(_ function: HeapFunction) {
+    unsafe pointer = .allocate(capacity: 1)
+    unsafe pointer.initialize(to: HeapController(function))
+  }
+}
 
-  mutating func poll(budget: Int) -> Int? { unsafe device.pointee.answerStartUp() }
-  mutating func arm() -> Bool { true }
+private struct StartUpPath: Pollable, ~Copyable {
+  let device: ControllerPointer
+
+  init(device: ControllerPointer) { self.device = device }
+
+  mutating func poll(budget: Int) -> Int? { unsafe device.pointer.pointee.answerStartUp() }
+  // It looks again each millisecond: a start-up that spins would be counted.
+  mutating func arm() -> Bool { false }
+  var nextDeadline: UInt64 { MonotonicClock.now() &+ 1_000_000 }
   mutating func disarm() {}
 }
 
-@safe
-private struct NVMePath: Pollable, ~Copyable, @unchecked Sendable {
+private struct NVMePath: Pollable, ~Copyable {
   var queue: NVMeQueue
   var pool: DMAPool<HostVisible>
-  // Only the worker's thread follows it.
-  let device: UnsafeMutablePointer<HeapController>
+  let device: ControllerPointer
   let packets: Int
   let blockCount: Int
   var sent = 0
@@ -68,11 +76,11 @@ private struct NVMePath: Pollable, ~Copyable, @unchecked Sendable {
 
   init(
     queue: consuming NVMeQueue, pool: consuming DMAPool<HostVisible>,
-    device: UnsafeMutablePointer<HeapController>, packets: Int, blockCount: Int
+    device: ControllerPointer, packets: Int, blockCount: Int
   ) {
     self.queue = queue
     self.pool = pool
-    unsafe self.device = device
+    self.device = device
     self.packets = packets
     self.blockCount = blockCount
   }
@@ -87,7 +95,7 @@ private struct NVMePath: Pollable, ~Copyable, @unchecked Sendable {
         sent &+= 1
       }
       queue.publish()
-      _ = unsafe device.pointee.answerAll()
+      _ = unsafe device.pointer.pointee.answerAll()
       var work = 0
       while let completion = queue.next() {
         guard case .success = completion.result else { throw WrongPacket() }
