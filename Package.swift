@@ -178,8 +178,13 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "LinuxDevices", dependencies: ["CLinux", "Platform", "VMBus", "VSC", system],
+      swiftSettings: settings),
+    .target(
       name: "VMBusLinux",
-      dependencies: ["CBPF", "CLinux", "CUdev", "Platform", "VMBus", "VSC", system],
+      dependencies: [
+        "CBPF", "CLinux", "CUdev", "LinuxDevices", "Platform", "VMBus", "VSC", system,
+      ],
       // Built by scripts/build-bpf.
       resources: [.embedInCode("kernel_channels.bpf")],
       swiftSettings: settings),

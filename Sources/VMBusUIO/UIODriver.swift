@@ -45,7 +45,7 @@ public final class UIODriver: UserSpaceDriver {
   /// Memory whose physical addresses a device may be given.
   func allocate(
     _ memory: MemoryVisibility, byteCount: Int, on machine: LinuxMachine
-  ) throws(TransportError) -> UIOMemory {
+  ) throws(TransportError) -> PhysicalMemory {
     switch (memory, machine.isIsolated) {
     case (.encrypted, false): throw .noSuchMemory(.encrypted)
     case (.hostVisible, true):
@@ -59,6 +59,6 @@ public final class UIODriver: UserSpaceDriver {
       let error = pageMapError ?? .permissionDenied
       throw .system("page map", code: error.rawValue, text: "/proc/self/pagemap: \(error)")
     }
-    return try UIOMemory(byteCount: byteCount, pageMap)
+    return try PhysicalMemory(byteCount: byteCount, pageMap)
   }
 }

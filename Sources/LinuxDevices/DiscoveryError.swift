@@ -39,7 +39,7 @@ public enum DiscoveryError: Error, Equatable, Sendable, CustomStringConvertible 
 
 extension DiscoveryError {
   /// For a call that tells its failure in `errno`.
-  static func lastFailure(_ call: WireName) -> DiscoveryError {
+  package static func lastFailure(_ call: WireName) -> DiscoveryError {
     .udev(call, code: vmbus_last_error())
   }
 }

@@ -44,17 +44,23 @@ public struct NodeFacts: Sendable, Equatable {
 }
 
 /// The text of `/proc/locks`.
-enum LockTable {
-  struct File: Equatable {
-    var major: UInt32
-    var minor: UInt32
-    var inode: UInt64
+package enum LockTable {
+  package struct File: Equatable {
+    package var major: UInt32
+    package var minor: UInt32
+    package var inode: UInt64
+
+    package init(major: UInt32, minor: UInt32, inode: UInt64) {
+      self.major = major
+      self.minor = minor
+      self.inode = inode
+    }
   }
 
   /// The process that holds an `flock` on a file. A line is
   /// `1: FLOCK  ADVISORY  WRITE 1234 00:05:87 0 EOF`: number, kind, manner, access, process, device
   /// (hexadecimal) and inode, first byte, last byte. Waiting ones have an arrow after the number.
-  static func holder(of file: File, in text: String) -> Int32? {
+  package static func holder(of file: File, in text: String) -> Int32? {
     for line in text.split(separator: "\n") {
       let words = line.split(separator: " ", omittingEmptySubsequences: true)
       guard words.count >= 6, words[1] == "FLOCK", let process = Int32(words[4]) else { continue }

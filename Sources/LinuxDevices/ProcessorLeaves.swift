@@ -6,7 +6,9 @@ public import VMBus
 // What the processor says that this runs on.
 
 extension Hypervisor {
-  static var current: Hypervisor { vmbus_has_cpuid() ? Hypervisor(processorCPUID) : .unknown }
+  package static var current: Hypervisor {
+    vmbus_has_cpuid() ? Hypervisor(processorCPUID) : .unknown
+  }
 }
 
 extension Isolation {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Platform
+package import Platform
 import SystemPackage
 import VMBus
-import VSC
+package import VSC
 
 /// Memory for DMA on a real machine: huge pages of a memory file, known to the device by their
 /// physical addresses.
@@ -11,7 +11,7 @@ import VSC
 /// The file's descriptor lies below those of device files: a killed process's channels are closed
 /// before its memory is free (law 3).
 @safe
-final class UIOMemory: @unchecked Sendable {
+package final class PhysicalMemory: @unchecked Sendable {
   // Nothing changes after `init`.
   private let file: HugePageFile
   private let mapping: MappedMemory
@@ -21,7 +21,7 @@ final class UIOMemory: @unchecked Sendable {
   private let numbers: UnsafeMutablePointer<GPN>
   private let byteCount: Int
 
-  init(byteCount wanted: Int, _ pageMap: PageMap) throws(TransportError) {
+  package init(byteCount wanted: Int, _ pageMap: PageMap) throws(TransportError) {
     let (padded, overflow) = wanted.addingReportingOverflow(HugePageFile.pageByteCount - 1)
     let count = padded / HugePageFile.pageByteCount
     guard !overflow, count > 0 else { throw .outOfMemory(.hostVisible, byteCount: wanted) }
@@ -93,7 +93,7 @@ final class UIOMemory: @unchecked Sendable {
   /// For the framework.
   ///
   /// - Parameter isScrubbed: whether the host sees this memory and not all the rest.
-  func pages(isScrubbed: Bool) -> DMAPages {
+  package func pages(isScrubbed: Bool) -> DMAPages {
     // Safe: this object, which keeps both, is the owner.
     unsafe DMAPages(
       start: mapping.start, byteCount: (byteCount + 4095) & ~4095, pageNumbers: numbers,

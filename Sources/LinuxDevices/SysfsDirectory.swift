@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CLinux
-import VMBus
+package import VMBus
 
 /// A directory of sysfs, whose small files each say one thing.
 ///
