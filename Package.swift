@@ -87,6 +87,7 @@ let package = Package(
     .library(name: "VMBusLinux", targets: ["VMBusLinux"]),
     .library(name: "VMBusUIO", targets: ["VMBusUIO"]),
     .library(name: "VMBusKernel", targets: ["VMBusKernel"]),
+    .library(name: "VFIOPCI", targets: ["VFIOPCI"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
     .executable(name: "nvme-host", targets: ["nvme-host"]),
@@ -105,6 +106,7 @@ let package = Package(
   // From the bottom up: a target imports only what stands above it here.
   targets: [
     .systemLibrary(name: "CLinux", path: "CShims/CLinux"),
+    .systemLibrary(name: "CVFIO", path: "CShims/CVFIO"),
     .systemLibrary(
       name: "CUdev", path: "CShims/CUdev", pkgConfig: "libudev",
       providers: [.apt(["libudev-dev"])]),
@@ -209,6 +211,14 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "VFIOPCI",
+      dependencies: [
+        "CLinux", "CRevocation", "CVFIO", "LinuxDevices", "PCIFunction", "Platform", "VMBus", "VSC",
+        system,
+      ],
+      swiftSettings: settings),
+
+    .target(
       name: "ProgramSupport", dependencies: ["CLinux", "Platform", arguments, system],
       swiftSettings: settings),
     .target(
@@ -304,6 +314,10 @@ let package = Package(
         "BalloonVSC", "Footprint", "Platform", "VMBusKernel", "VMBusLinux", "VMBusUIO", "VSC",
       ],
       path: "Tests/OpenClose", swiftSettings: settings),
+    .executableTarget(
+      name: "vfio-probe",
+      dependencies: ["CLinux", "PCIFunction", "Platform", "VFIOPCI", "VMBus", "VSC"],
+      path: "Tests/VFIOProbe", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
       name: "PacketIOTests",

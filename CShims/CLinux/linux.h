@@ -91,6 +91,16 @@ static inline int vmbus_duplicate(int fd) {
   return vmbus_result(fcntl(fd, F_DUPFD_CLOEXEC, 3));
 }
 
+/// Closes a file, and keeps its number for one that does nothing: whoever has the number still reaches
+/// nothing else by it. 0 or -errno, and then the file is open still.
+static inline int vmbus_hollow(int fd) {
+  int nothing = open("/dev/null", O_RDWR | O_CLOEXEC);
+  if (nothing < 0) return -errno;
+  int result = vmbus_result(syscall(SYS_dup3, nothing, fd, O_CLOEXEC));
+  close(nothing);
+  return result < 0 ? result : 0;
+}
+
 static inline int vmbus_event_fd(void) {
   return vmbus_result(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
 }

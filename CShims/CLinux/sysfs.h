@@ -39,6 +39,27 @@ static inline int vmbus_read_file(
   return (int)count;
 }
 
+/// Writes a text to a file that is there, in one call, as sysfs wants it. 0 or -errno.
+static inline int vmbus_write_file(
+    const char *_Nonnull path, const void *_Nonnull bytes, size_t count) {
+  int fd = open(path, O_WRONLY | O_CLOEXEC);
+  if (fd < 0) return -errno;
+  ssize_t done = write(fd, bytes, count);
+  int error = done < 0 ? errno : 0;
+  close(fd);
+  if (error != 0) return -error;
+  return (size_t)done == count ? 0 : -EIO;
+}
+
+/// Whether nobody has a block device for himself, as a mounted file system, a swap area or a device
+/// mapper has: 0, -EBUSY, or another -errno.
+static inline int vmbus_disk_is_free(const char *_Nonnull path) {
+  int fd = open(path, O_RDONLY | O_EXCL | O_CLOEXEC | O_NONBLOCK);
+  if (fd < 0) return -errno;
+  close(fd);
+  return 0;
+}
+
 /// What a link points to; returns the count.
 static inline int vmbus_read_link(
     const char *_Nonnull path, void *_Nonnull bytes, size_t capacity) {

@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdbool.h>
+#include <string.h>
 #include <sys/mman.h>
 
 // Written under the lock, read by the handler without: `start` is set last and cleared first.
@@ -16,6 +17,9 @@ struct range {
   _Atomic uintptr_t end;
   uint32_t *_Atomic word;
   _Atomic uint32_t reason;
+  // What the range becomes once; 0 where that is zeros.
+  _Atomic uintptr_t ones;
+  _Atomic bool has_ones;
 };
 
 static struct range ranges[256];
@@ -23,10 +27,20 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct sigaction previous;
 static bool is_installed;
 
-// A call of mmap is a plain system call on Linux: it takes no lock that the interrupted code may have.
-static bool replace(uintptr_t start, uintptr_t end, uint32_t *word, uint32_t reason) {
-  void *replaced = mmap((void *)start, end - start, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+// Calls of mmap and mremap are plain system calls on Linux: they take no lock that the interrupted code
+// may have. Whoever touches the range meanwhile waits, or faults once more.
+static bool replace(struct range *range, uintptr_t start, uintptr_t end, uint32_t *word, uint32_t reason) {
+  void *replaced;
+  if (atomic_load(&range->has_ones)) {
+    uintptr_t ones = atomic_exchange(&range->ones, 0);
+    // Another thread does it, or has done it.
+    if (ones == 0) return true;
+    replaced = mremap(
+        (void *)ones, end - start, end - start, MREMAP_MAYMOVE | MREMAP_FIXED, (void *)start);
+  } else {
+    replaced = mmap((void *)start, end - start, PROT_READ | PROT_WRITE,
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+  }
   if (replaced == MAP_FAILED) return false;
   uint32_t none = 0;
   __atomic_compare_exchange_n(word, &none, reason, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
@@ -46,7 +60,7 @@ static void handle(int signal, siginfo_t *info, void *context) {
       continue;
     }
     int error = errno;
-    bool is_replaced = replace(start, end, word, reason);
+    bool is_replaced = replace(range, start, end, word, reason);
     errno = error;
     if (!is_replaced) break;
     return;
@@ -71,7 +85,7 @@ static int install(void) {
   return 0;
 }
 
-int vmbus_guard(void *start, size_t count, uint32_t *word, uint32_t reason) {
+static int guard(void *start, size_t count, uint32_t *word, uint32_t reason, void *ones) {
   pthread_mutex_lock(&lock);
   int result = install();
   for (size_t i = 0; result == 0; i++) {
@@ -81,6 +95,8 @@ int vmbus_guard(void *start, size_t count, uint32_t *word, uint32_t reason) {
       ranges[i].end = (uintptr_t)start + count;
       ranges[i].word = word;
       ranges[i].reason = reason;
+      ranges[i].ones = (uintptr_t)ones;
+      ranges[i].has_ones = ones != NULL;
       atomic_store(&ranges[i].start, (uintptr_t)start);
       break;
     }
@@ -89,10 +105,28 @@ int vmbus_guard(void *start, size_t count, uint32_t *word, uint32_t reason) {
   return result;
 }
 
+int vmbus_guard(void *start, size_t count, uint32_t *word, uint32_t reason) {
+  return guard(start, count, word, reason, NULL);
+}
+
+int vmbus_guard_registers(void *start, size_t count, uint32_t *word, uint32_t reason) {
+  void *ones =
+      mmap(NULL, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (ones == MAP_FAILED) return -errno;
+  memset(ones, 0xFF, count);
+  int result = guard(start, count, word, reason, ones);
+  if (result < 0) munmap(ones, count);
+  return result;
+}
+
 void vmbus_unguard(void *start) {
   pthread_mutex_lock(&lock);
   for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
-    if (atomic_load(&ranges[i].start) == (uintptr_t)start) atomic_store(&ranges[i].start, 0);
+    if (atomic_load(&ranges[i].start) != (uintptr_t)start) continue;
+    size_t count = atomic_load(&ranges[i].end) - (uintptr_t)start;
+    atomic_store(&ranges[i].start, 0);
+    uintptr_t ones = atomic_exchange(&ranges[i].ones, 0);
+    if (ones != 0) munmap((void *)ones, count);
   }
   pthread_mutex_unlock(&lock);
 }
@@ -101,7 +135,7 @@ void vmbus_revoke(void *start) {
   pthread_mutex_lock(&lock);
   for (size_t i = 0; i < sizeof ranges / sizeof ranges[0]; i++) {
     if (atomic_load(&ranges[i].start) != (uintptr_t)start) continue;
-    replace((uintptr_t)start, ranges[i].end, ranges[i].word, ranges[i].reason);
+    replace(&ranges[i], (uintptr_t)start, ranges[i].end, ranges[i].word, ranges[i].reason);
   }
   pthread_mutex_unlock(&lock);
 }

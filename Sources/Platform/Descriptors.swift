@@ -15,6 +15,9 @@ public struct OwnedDescriptor: ~Copyable, Sendable {
   /// For calls of swift-system; it does not own.
   public var descriptor: FileDescriptor { FileDescriptor(rawValue: rawValue) }
 
+  /// Closes the file now. The number stays this value's, and those who have it still reach nothing by it.
+  public func hollow() { _ = vmbus_hollow(rawValue) }
+
   /// A second descriptor of the same file.
   public func duplicate() throws(Errno) -> OwnedDescriptor {
     try OwnedDescriptor(owning: checked(vmbus_duplicate(rawValue)))

@@ -14,6 +14,10 @@
 /// Unguard the range before it is unmapped, and before `word` goes away.
 int vmbus_guard(void *_Nonnull start, size_t count, uint32_t *_Nonnull word, uint32_t reason);
 
+/// The same for registers: what replaces them reads as all ones, as a bus where nobody answers.
+int vmbus_guard_registers(
+    void *_Nonnull start, size_t count, uint32_t *_Nonnull word, uint32_t reason);
+
 /// Does to a guarded range at once what a fault would do.
 void vmbus_revoke(void *_Nonnull start);
 
