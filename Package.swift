@@ -303,10 +303,10 @@ let package = Package(
       swiftSettings: settings),
 
     .target(name: "Footprint", path: "Tests/Footprint", swiftSettings: settings),
-    .target(
-      name: "LinuxTestSupport", dependencies: ["VMBusLinux"], path: "Tests/LinuxTestSupport",
-      swiftSettings: settings),
     .target(name: "TestSupport", path: "Tests/TestSupport", swiftSettings: settings),
+    .target(
+      name: "LinuxTestSupport", dependencies: ["LinuxDevices", "TestSupport"],
+      path: "Tests/LinuxTestSupport", swiftSettings: settings),
     // What scripts/vm-test runs in a guest.
     .executableTarget(
       name: "open-close",
@@ -341,19 +341,23 @@ let package = Package(
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
       name: "VMBusLinuxTests",
-      dependencies: ["CBPF", "LinuxTestSupport", "Platform", "VMBus", "VMBusLinux"],
+      dependencies: ["CBPF", "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus", "VMBusLinux"],
       exclude: ["Fixtures"], swiftSettings: settings),
     .testTarget(
       name: "VMBusUIOTests",
       dependencies: [
-        "LinuxTestSupport", "Platform", "VMBus", "VMBusLinux", "VMBusUIO", "VSC", system,
+        "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus", "VMBusLinux", "VMBusUIO", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(
       name: "VMBusKernelTests",
       dependencies: [
-        "CUserVSC", "LinuxTestSupport", "Platform", "VMBus", "VMBusKernel", "VMBusLinux", "VSC",
+        "CUserVSC", "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus", "VMBusKernel", "VMBusLinux", "VSC",
       ],
+      swiftSettings: settings),
+    .testTarget(
+      name: "VFIOPCITests",
+      dependencies: ["LinuxDevices", "PCIFunction", "Platform", "TestSupport", "VFIOPCI", "VSC"],
       swiftSettings: settings),
     .testTarget(
       name: "VSCTests", dependencies: ["TestSupport", "VMBus", "VSC"], swiftSettings: settings),

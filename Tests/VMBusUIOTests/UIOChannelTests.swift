@@ -2,6 +2,7 @@
 
 import Platform
 import SystemPackage
+import TestSupport
 import Testing
 import VMBus
 

@@ -43,10 +43,12 @@ bed_add_parts() {
 
 # guest_script KIND DIRECTORY FILES: prints what starts the guest's machine.
 guest_script() {
+  # shellcheck disable=SC2054
+  # Processors that are emulated side by side end QEMU when a function's registers come and go.
   local arguments modules=built iommu='intel_iommu=on' way processors=${guest#*x}
   way=$(way)
-  arguments=(-nodefaults -no-reboot -display none -machine 'q35,accel=tcg,kernel-irqchip=split'
-    -cpu max -smp "${processors%"$way"}" -m 768M -kernel "$3/${guest%x*}" -initrd "$3/initrd")
+  arguments=(-nodefaults -no-reboot -display none -machine 'q35,kernel-irqchip=split'
+    -accel tcg,thread=single -cpu max -smp "${processors%"$way"}" -m 768M -kernel "$3/${guest%x*}" -initrd "$3/initrd")
   case $way in
     group) modules=stock ;;
     noiommu) iommu='bed_vfio=enable_unsafe_noiommu_mode=1' ;;
