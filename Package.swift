@@ -224,9 +224,8 @@ let package = Package(
     .target(
       name: "DriverProgram",
       dependencies: [
-        "PCIFunction", "Platform", "ProgramSupport", "SimulatedBus", "SimulatedPCI", "VMBusKernel",
-        "VMBusLinux", "VMBusUIO",
-        "VSC", arguments, logging, system,
+        "PCIFunction", "Platform", "ProgramSupport", "SimulatedBus", "SimulatedPCI", "VFIOPCI",
+        "VMBusKernel", "VMBusLinux", "VMBusUIO", "VSC", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(

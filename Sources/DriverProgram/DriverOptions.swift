@@ -3,6 +3,7 @@
 public import ArgumentParser
 public import Logging
 public import SimulatedBus
+public import VFIOPCI
 import VSC
 
 /// The arguments that every driver program has: where its device is, and how it is driven.
@@ -24,7 +25,7 @@ public struct DriverOptions: ParsableArguments, Sendable {
 
   @Option(
     help: ArgumentHelp(
-      "The device: its instance GUID, its relid, or its place among those of its class, from 0.",
+      "The device: its instance GUID, its relid, or its place among those of its class, from 0; a PCI function by its address.",
       valueName: "device"))
   public var device: String?
 
@@ -48,6 +49,12 @@ public struct DriverOptions: ParsableArguments, Sendable {
       "Your word on the memory that a channel uses, where this machine can't tell: host-visible, ring or ring+external."
   )
   public var confidentiality: StatedConfidentiality?
+
+  @Option(
+    help:
+      "The way to a PCI function of this machine: iommufd, group, iommufd-noiommu or noiommu. By default the best one."
+  )
+  public var vfio: VFIOWay?
 
   @Flag(name: [.short, .long], help: "Log more, on standard error.")
   public var verbose = false
@@ -75,12 +82,14 @@ extension DriverOptions {
     var arguments = ["machine=\(machine.rawValue)"]
     if let host { arguments.append("host=\(host)") }
     if let device { arguments.append("device=\(device)") }
+    if let vfio { arguments.append("vfio=\(vfio.rawValue)") }
     if let cpu { arguments.append("cpu=" + cpu.numbers.map(String.init).joined(separator: ",")) }
     return arguments + ["spin=\(spin)", "memory=\(memory)"]
   }
 }
 
 extension Machine: ExpressibleByArgument {}
+extension VFIOWay: ExpressibleByArgument {}
 
 /// `Confidentiality` as people write it.
 public enum StatedConfidentiality: String, ExpressibleByArgument, CaseIterable, Sendable {

@@ -43,7 +43,7 @@ final class Export: Sendable {
     state.withLock { state in
       switch key {
       case "verbose": state.arguments.append("--verbose")
-      case "host", "machine", "device", "cpu", "spin", "memory", "confidentiality":
+      case "host", "machine", "device", "cpu", "spin", "memory", "confidentiality", "vfio":
         state.arguments.append("--\(key)=\(value)")
       case "lun":
         if let lun = UInt8(value) {

@@ -79,8 +79,10 @@ struct NamespaceOptions: DiskSource {
   }
 
   func pluginArguments() throws -> [String] {
-    guard driver.host != nil else {
-      throw ProgramFailure(.usage, "say where the device is: --host PATH of a simulated device")
+    guard driver.host != nil || driver.device != nil else {
+      throw ProgramFailure(
+        .usage,
+        "say where the device is: --device 0000:01:00.0, or --host PATH of a simulated device")
     }
     return driver.pluginArguments + ["namespace=\(namespace)"]
   }

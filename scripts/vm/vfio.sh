@@ -12,7 +12,9 @@
 # shellcheck source=scripts/vm/vfio-modules.sh
 . scripts/vm/vfio-modules.sh
 
-bed_products=(vfio-probe)
+bed_packages=(fio libnbd-bin nbdkit nbdkit-plugin-dev)
+bed_products=(vfio-probe vsc-nvme)
+bed_libraries=(VSCStorageNBD)
 bed_outputs=()
 # QEMU emulates these machines itself, on this one.
 bed_nested=no
@@ -33,6 +35,7 @@ way() { sed -E 's/^[0-9.]+x[0-9]+//' <<<"$guest"; }
 
 bed_add_parts() {
   local name
+  for name in nbdkit nbdinfo fio; do bed_add_program "$(type -P $name)"; done
   for name in "${bed_kernels[@]}"; do
     rm -r "$l2/modules/$name"
     cp -r "$vfio_parts/$name/stock" "$l2/modules/$name-stock"
@@ -43,20 +46,20 @@ bed_add_parts() {
 
 # guest_script KIND DIRECTORY FILES: prints what starts the guest's machine.
 guest_script() {
-  # shellcheck disable=SC2054
   # Processors that are emulated side by side end QEMU when a function's registers come and go.
   local arguments modules=built iommu='intel_iommu=on' way processors=${guest#*x}
   way=$(way)
+  # shellcheck disable=SC2054
   arguments=(-nodefaults -no-reboot -display none -machine 'q35,kernel-irqchip=split'
-    -accel tcg,thread=single -cpu max -smp "${processors%"$way"}" -m 768M -kernel "$3/${guest%x*}" -initrd "$3/initrd")
+    -accel tcg,thread=single -cpu max -smp "${processors%"$way"}" -m 1G -kernel "$3/${guest%x*}" -initrd "$3/initrd")
   case $way in
     group) modules=stock ;;
     noiommu) iommu='bed_vfio=enable_unsafe_noiommu_mode=1' ;;
   esac
   # Before the devices that it is for.
   [[ $way == noiommu ]] || arguments+=(-device 'intel-iommu,intremap=on')
-  # The kernel's check of its timer is too short for an emulated machine that is held up.
-  arguments+=(-append "console=ttyS0 quiet panic=-1 no_timer_check hugepages=24 bed_kernel=${guest%x*}-$modules $iommu"
+  # The kernel's checks of its timer and of itself are too short for an emulated machine that is held up.
+  arguments+=(-append "console=ttyS0 quiet panic=-1 no_timer_check nosoftlockup hugepages=24 bed_kernel=${guest%x*}-$modules $iommu"
     -drive "file=$2/$guest.disk,format=raw,if=none,id=disk"
     -device 'pcie-root-port,id=pcie.1,chassis=1,slot=1,addr=6'
     -device "$nvme_device"
@@ -147,6 +150,42 @@ keeps_to_its_memory() {
   grep -m 1 'vtd_dmar_fault .*addr 0x700000000 write 1' "$bed_logs/$guest.trace" >&3
 }
 
+# driver COMMAND WAY [OPTION...]: the NVMe driver.
+driver() { guest "vsc-nvme $1 --device $address --vfio $2 ${*:3}"; }
+
+# What each way wrote, all ways read; the kernel's own driver looks at it at the end.
+drives_the_disk() {
+  local way place=0
+  guest 'dd if=/dev/urandom of=/tmp/data bs=1M count=4'
+  for way in $(the_ways); do
+    driver info "$way"
+    driver write "$way" --offset "${place}M" --from /tmp/data
+    ((place += 4))
+  done
+  for way in $(the_ways); do
+    for ((at = 0; at < place; at += 4)); do
+      driver read "$way" --offset "${at}M" --count 4M --to /tmp/back
+      guest 'cmp /tmp/data /tmp/back && rm /tmp/back'
+    done
+    driver bench "$way" --pattern randread --requests 2000 --depth 32
+  done
+  say "$place" >"$scratch/$guest.written"
+}
+
+# What the export serves is behind all that the kernel's driver looks at.
+exports_the_disk() {
+  local way
+  for way in $(the_ways); do
+    guest_background export "vsc-nvme export --device $address --vfio $way --socket /tmp/nbd"
+    wait_for 60 guest "nbdinfo --size 'nbd+unix:///?socket=/tmp/nbd'"
+    guest_seconds=120 guest "cd /tmp && fio --name=verify --ioengine=nbd --uri='nbd+unix:///?socket=/tmp/nbd' \
+      --offset=32M --size=8M --rw=randwrite --bsrange=4k-64k --iodepth=16 --verify=crc32c --verify_fatal=1 \
+      --verify_state_save=0" | grep 'err= 0'
+    guest_end export
+    guest 'rm -f /tmp/nbd'
+  done
+}
+
 resets() { each_way reset 10; }
 
 bus_mastering() {
@@ -198,7 +237,10 @@ fails() { if "$@"; then return 1; fi; }
 gives_it_back() {
   guest "vfio-probe unbind $address"
   driver_is nvme
-  wait_for 30 guest 'dd if=/dev/nvme0n1 of=/dev/null bs=64k count=16'
+  wait_for 30 guest '[ -b /dev/nvme0n1 ]'
+  guest "for at in \$(seq 0 4 $(($(<"$scratch/$guest.written") - 4))); do
+      dd if=/dev/nvme0n1 bs=1M skip=\$at count=4 iflag=direct | cmp - /tmp/data || exit
+    done"
 }
 
 says_nothing_bad() {
@@ -217,6 +259,8 @@ check 'keeps a disk in use' 120 keeps_a_disk_in_use
 check 'identifies by DMA, with interrupts and a reset' 180 identifies
 check 'opens and closes' 180 opens_again
 check 'keeps to its memory' 180 keeps_to_its_memory
+check 'vsc-nvme writes and reads' 300 drives_the_disk
+check 'fio on its export' 400 exports_the_disk
 check 'a reset while it works' 180 resets
 check 'a killed process' 180 survives_a_kill
 check 'taken away while it works' 300 is_taken_away
