@@ -340,18 +340,23 @@ let package = Package(
     .testTarget(name: "VMBusTests", dependencies: ["VMBus"], swiftSettings: settings),
     .testTarget(
       name: "VMBusLinuxTests",
-      dependencies: ["CBPF", "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus", "VMBusLinux"],
+      dependencies: [
+        "CBPF", "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus",
+        "VMBusLinux",
+      ],
       exclude: ["Fixtures"], swiftSettings: settings),
     .testTarget(
       name: "VMBusUIOTests",
       dependencies: [
-        "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus", "VMBusLinux", "VMBusUIO", "VSC", system,
+        "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus", "VMBusLinux",
+        "VMBusUIO", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(
       name: "VMBusKernelTests",
       dependencies: [
-        "CUserVSC", "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus", "VMBusKernel", "VMBusLinux", "VSC",
+        "CUserVSC", "LinuxDevices", "LinuxTestSupport", "Platform", "TestSupport", "VMBus",
+        "VMBusKernel", "VMBusLinux", "VSC",
       ],
       swiftSettings: settings),
     .testTarget(

@@ -2,6 +2,7 @@
 
 import CUserVSC
 import LinuxTestSupport
+import TestSupport
 import Testing
 import VMBus
 
