@@ -143,12 +143,12 @@ void uservsc_hide_all(struct uservsc_opener *opener)
 {
 	u32 *ended = page_address(opener->status_page);
 
+	WRITE_ONCE(*ended, 1);
+	/* Who finds the zero page where something was has to find this as well: by a fault, too. */
+	smp_wmb();
 	down_write(&opener->map_sem);
 	opener->hidden = true;
 	up_write(&opener->map_sem);
-	WRITE_ONCE(*ended, 1);
-	/* Who finds the zero page where something was has to find this as well. */
-	smp_wmb();
 	/* All but the status page; 0: to the end. */
 	unmap(opener, PAGE_SIZE, 0);
 }

@@ -21,8 +21,7 @@ bed_nested=no
 
 usual_processors() { say 2; }
 
-part_fetched() { vfio_fetched; }
-part_fetch() { vfio_fetch; }
+part_prepare() { vfio_fetched || vfio_fetch; }
 
 part_guests() {
   say "$1x$2group"
