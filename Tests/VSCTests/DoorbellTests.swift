@@ -7,6 +7,8 @@ import Testing
 @Suite struct DoorbellTests {
   private let outgoing = HeapRingMemory(dataByteCount: 4096)
   private let incoming = HeapRingMemory(dataByteCount: 4096)
+  /// The module's status page.
+  private let statusPage = HeapRingMemory(dataByteCount: 4096)
 
   private func channel(_ doorbell: Doorbell) throws -> Channel<HostVisible, HostVisible> {
     try Channel(
@@ -66,17 +68,15 @@ import Testing
     #expect(channel.counters.doorbells == 1)
   }
 
-  /// A status page, and a channel of a module that has no such file: its signals go nowhere.
-  private func moduleChannel(
-    _ page: HeapRingMemory
-  ) throws -> Channel<HostVisible, HostVisible> {
-    let status = try unsafe #require(page.bytes.baseAddress)
+  /// A channel of a module that has no such file: its signals go nowhere.
+  private func moduleChannel() throws -> Channel<HostVisible, HostVisible> {
+    let status = try unsafe #require(statusPage.bytes.baseAddress)
     return try channel(
       unsafe .moduleFile(ModuleSignal(descriptor: -1, channel: 3, status: status)))
   }
 
   @Test func aModulesDoorbellUnmasksNothing() throws {
-    var channel = try moduleChannel(HeapRingMemory(dataByteCount: 4096))
+    var channel = try moduleChannel()
     mask = 0
     channel.flush()
     #expect(mask == 0)
@@ -84,8 +84,7 @@ import Testing
 
   /// The module says so before it takes memory away: what was written since then is not published.
   @Test func nothingIsPublishedWhenMemoryIsLost() throws {
-    let page = HeapRingMemory(dataByteCount: 4096)
-    var channel = try moduleChannel(page)
+    var channel = try moduleChannel()
     let payload: [UInt8] = [1, 2, 3, 4, 5, 6, 7, 8]
     unsafe try channel.send(payload.span.bytes)
     channel.flush()
@@ -93,7 +92,7 @@ import Testing
     let published = unsafe outgoing.bytes.load(as: UInt32.self)
     let before = channel.ended
     #expect(published > 0 && before == nil)
-    unsafe page.bytes.storeBytes(of: 1, as: UInt32.self)
+    unsafe statusPage.bytes.storeBytes(of: 1, as: UInt32.self)
     unsafe try channel.send(payload.span.bytes)
     channel.flush()
     let (lost, ended) = (channel.hasLostMemory, channel.ended)
@@ -104,12 +103,11 @@ import Testing
   /// A packet that was copied while the rings were taken away is none; and a ring that reads as anything is
   /// no corruption then.
   @Test(arguments: [false, true]) func nothingIsReceivedFromLostRings(_ isCorrupt: Bool) throws {
-    let page = HeapRingMemory(dataByteCount: 4096)
-    var channel = try moduleChannel(page)
+    var channel = try moduleChannel()
     // One packet of 24 bytes with its trailer: in-band, header and packet in units of 8 bytes.
     unsafe incoming.bytes.storeBytes(of: 0x0003_0002_0006, toByteOffset: 4096, as: UInt64.self)
     unsafe incoming.bytes.storeBytes(of: isCorrupt ? 3 : 32, as: UInt32.self)
-    unsafe page.bytes.storeBytes(of: 1, as: UInt32.self)
+    unsafe statusPage.bytes.storeBytes(of: 1, as: UInt32.self)
     let error: ChannelError?
     do throws(ChannelError) {
       _ = try channel.receive()
