@@ -3,7 +3,7 @@
 // The NVMe driver's end, with a controller that is made of the fuzzer's bytes: see
 // Tests/NVMeTests/HostileNVMe.swift for the controller, and for what must hold.
 
-nonisolated(unsafe) private let function = HostileFunction()
+private let function = HostileFunction()
 
 @c(LLVMFuzzerTestOneInput)
 public func fuzzOne(_ bytes: UnsafePointer<UInt8>?, _ count: Int) -> CInt {
