@@ -327,7 +327,7 @@ let package = Package(
       dependencies: [
         "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
         "Platform", "SimulatedBus", "SimulatedHost", "SimulatedLink", "StorageProtocol",
-        "StorageVSC", "VMBus", "VSC", system,
+        "StorageVSC", "TestSupport", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(
@@ -375,7 +375,7 @@ let package = Package(
       name: "NVMeTests",
       dependencies: [
         "BlockStorage", "NVMe", "NVMeProtocol", "PCIFunction", "Platform", "SimulatedHost",
-        "SimulatedNVMe", "SimulatedPCI", "VMBus", "VSC", system,
+        "SimulatedNVMe", "SimulatedPCI", "TestSupport", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),
     .testTarget(
@@ -404,7 +404,8 @@ let package = Package(
       name: "SimulatedHostTests",
       dependencies: [
         "BalloonProtocol", "CLinux", "IntegrationProtocol", "NetworkProtocol", "PacketIO",
-        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "VMBus", logging, system,
+        "Platform", "SimulatedHost", "SimulatedLink", "StorageProtocol", "TestSupport", "VMBus",
+        logging, system,
       ],
       swiftSettings: settings),
   ] + pluginTargets + machineTargets,

@@ -4,6 +4,7 @@ import BlockStorage
 import Foundation
 import NVMe
 import SimulatedNVMe
+import TestSupport
 import Testing
 import VSC
 
@@ -15,21 +16,8 @@ import VSC
   static let packets =
     ProcessInfo.processInfo.environment["SOAK_PACKETS"].flatMap(Int.init) ?? 100_000
 
-  /// splitmix64: the same numbers in each run.
-  struct Numbers: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state &+= 0x9E37_79B9_7F4A_7C15
-      var value = state
-      value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-      value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-      return value ^ (value >> 31)
-    }
-  }
-
   @Test func noControllerBreaksTheDriver() {
-    var random = Numbers(state: 1)
+    var random = Numbers(seed: 1)
     let function = HostileFunction()
     var given = 0
     var runs = 0

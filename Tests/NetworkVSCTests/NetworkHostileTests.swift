@@ -2,6 +2,7 @@
 
 import Foundation
 import Platform
+import TestSupport
 import Testing
 
 /// Random hosts: none may make the driver trap, reach past its memory, or lose or repeat a completion.
@@ -11,21 +12,8 @@ import Testing
   static let packets =
     ProcessInfo.processInfo.environment["SOAK_PACKETS"].flatMap(Int.init) ?? 50_000
 
-  /// splitmix64: the same numbers in each run.
-  struct Numbers: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state &+= 0x9E37_79B9_7F4A_7C15
-      var value = state
-      value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-      value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-      return value ^ (value >> 31)
-    }
-  }
-
   @Test func noHostBreaksTheDriver() throws {
-    var random = Numbers(state: 1)
+    var random = Numbers(seed: 1)
     let worker = try Worker(.init(name: "network-test", spinRounds: 0))
     var sent = 0
     var runs = 0

@@ -3,23 +3,11 @@
 import SimulatedHost
 import StorageVSC
 import Synchronization
+import TestSupport
 import Testing
 
 @testable import SimulatedBus
 @testable import VSC
-
-/// splitmix64: the same numbers in each run.
-struct Numbers: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var value = state
-    value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-    return value ^ (value >> 31)
-  }
-}
 
 /// The whole of what the host sees of a guest is compared after every commit of a ring, with a model of
 /// what may be there. One thread moves guest and host, step by step, so that nothing happens between a
@@ -146,7 +134,7 @@ struct Numbers: RandomNumberGenerator {
     let always: Set = machine == .isolated ? ["SynIC"] : ["SynIC", "hypercall page"]
     #expect(Set(watch.uses.map(\.use)) == always.union(["ring", "DMA"]))
     watch.look()
-    var random = Numbers(state: 7)
+    var random = Numbers(seed: 7)
     while bed.disks.reduce(0, { $0 + $1.packets }) < 10_000, watch.leaks.isEmpty {
       try bed.disks[Int.random(in: bed.disks.indices, using: &random)].run(&random, watch)
     }
@@ -169,7 +157,7 @@ struct Numbers: RandomNumberGenerator {
   @Test func aLeakIsFound() async throws {
     let bed = try await Bed(.confidential)
     let watch = bed.watch
-    var random = Numbers(state: 8)
+    var random = Numbers(seed: 8)
     for disk in bed.disks { try disk.run(&random, watch) }
     #expect(watch.leaks.isEmpty)
     typealias Leak = HostWatch.Leak
@@ -204,7 +192,7 @@ struct Numbers: RandomNumberGenerator {
   @Test(arguments: [Machine.isolated, .confidential])
   func dataThatStaysIsFound(_ machine: Machine) async throws {
     let bed = try await Bed(machine, isScrubbed: false)
-    var random = Numbers(state: 9)
+    var random = Numbers(seed: 9)
     for (index, disk) in bed.disks.enumerated() {
       let before = bed.watch.leaks.count
       for _ in 0..<8 { try disk.run(&random, bed.watch) }

@@ -4,6 +4,7 @@ import Logging
 import Platform
 import SimulatedHost
 import SimulatedLink
+import TestSupport
 import Testing
 import VMBus
 
@@ -55,7 +56,7 @@ private final class HostileBed {
 @Suite(.timeLimit(.minutes(10))) struct HostileListTests {
   @Test func garbageIsCounted() throws {
     let bed = try HostileBed()
-    var random = SeededGenerator(seed: 0xBAD)
+    var random = Numbers(seed: 0xBAD)
     var guest = try RogueGuest(bed.host)
     for round in 0..<3000 {
       var bytes = (0..<Int.random(in: 0...240, using: &random)).map { _ in
@@ -194,7 +195,7 @@ private final class HostileBed {
     #expect(try guest.describe(1, pages: [GPN](repeating: guest.page(2), count: 16)) == .success)
     #expect(try guest.open(1, downstream: 8) == .success)
     let bell = try guest.doorbell(OfferChannel.defaultConnectionID(1))
-    var random = SeededGenerator(seed: 0x1234)
+    var random = Numbers(seed: 0x1234)
     for _ in 0..<500 {
       for offset in stride(from: 0, to: 4096, by: 4) {
         unsafe guest.start(ofPage: 2).storeBytes(

@@ -3,6 +3,7 @@
 import Platform
 import SimulatedLink
 import SystemPackage
+import TestSupport
 import Testing
 import VMBus
 
@@ -125,7 +126,7 @@ import VMBus
 
   @Test func randomCallsNeverEndTheHost() throws {
     let host = try Self.makeHost()
-    var generator = SeededGenerator(seed: 0x5EED)
+    var generator = Numbers(seed: 0x5EED)
     for _ in 0..<20 {
       let guest = try RawGuest(host)
       for _ in 0..<200 {
@@ -206,20 +207,5 @@ import VMBus
     // After its end the path is free, even for one whose socket was left behind.
     let next = try SimulatedHost(path: host.path)
     next.stop()
-  }
-}
-
-/// The same numbers each time (SplitMix64).
-struct SeededGenerator: RandomNumberGenerator {
-  var state: UInt64
-
-  init(seed: UInt64) { state = seed }
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var value = state
-    value = (value ^ value >> 30) &* 0xBF58_476D_1CE4_E5B9
-    value = (value ^ value >> 27) &* 0x94D0_49BB_1331_11EB
-    return value ^ value >> 31
   }
 }

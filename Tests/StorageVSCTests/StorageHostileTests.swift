@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import Foundation
+import TestSupport
 import Testing
 
 /// Random hosts: none may make the driver trap, reach past its memory, lose a request or tell of
@@ -10,21 +11,8 @@ import Testing
   static let packets =
     ProcessInfo.processInfo.environment["SOAK_PACKETS"].flatMap(Int.init) ?? 100_000
 
-  /// splitmix64: the same numbers in each run.
-  struct Numbers: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-      state &+= 0x9E37_79B9_7F4A_7C15
-      var value = state
-      value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-      value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-      return value ^ (value >> 31)
-    }
-  }
-
   @Test func noHostBreaksTheDriver() {
-    var random = Numbers(state: 1)
+    var random = Numbers(seed: 1)
     let memory = HostileMemory()
     var sent = 0
     var runs = 0

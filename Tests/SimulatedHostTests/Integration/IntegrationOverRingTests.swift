@@ -2,6 +2,7 @@
 
 import IntegrationProtocol
 import SimulatedHost
+import TestSupport
 import Testing
 import VMBus
 
@@ -86,7 +87,7 @@ import VMBus
     let guest = try SmallGuest(host)
     try guest.wait("an offer") { $0.offers.count == 1 }
     var channel = try guest.open(guest.offers[0].channelID)
-    var random = SeededGenerator(seed: 3)
+    var random = Numbers(seed: 3)
     for _ in 0..<20 {
       let bytes = (0..<Int.random(in: 0...100, using: &random)).map { _ in
         UInt8.random(in: 0...255, using: &random)

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import SimulatedHost
+import TestSupport
 import Testing
 
 /// Hosts that lie to the paravisor: garbage, wrong versions, wrong offers, wrong answers, at the wrong time.
@@ -17,7 +18,7 @@ import Testing
   @Test func randomLies() throws {
     let machine = try LiedToParavisor()
     defer { machine.stop() }
-    var random = SystemlessGenerator(state: 11)
+    var random = Numbers(seed: 11)
     var offers = 0
     for round in 0..<300 {
       var bytes = (0..<Int.random(in: 1...200, using: &random)).map { _ in

@@ -2,21 +2,9 @@
 
 import SimulatedHost
 import StorageProtocol
+import TestSupport
 import Testing
 import VMBus
-
-/// A generator whose numbers are the same in each run.
-struct SplitMix: RandomNumberGenerator {
-  var state: UInt64
-
-  mutating func next() -> UInt64 {
-    state &+= 0x9E37_79B9_7F4A_7C15
-    var value = state
-    value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-    value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-    return value ^ (value >> 31)
-  }
-}
 
 /// Random requests: none may trap, reach past its data, or give a completion without its form.
 @Suite struct StorageFuzzTests {
@@ -26,7 +14,7 @@ struct SplitMix: RandomNumberGenerator {
   ]
 
   /// A request of random bytes, half of the time with small numbers, which reach deeper.
-  static func request(_ random: inout SplitMix) -> [UInt8] {
+  static func request(_ random: inout Numbers) -> [UInt8] {
     let isTame = Bool.random(using: &random)
     let mask: UInt8 = isTame ? 0x07 : 0xFF
     var bytes = (0..<52).map { _ in
@@ -57,7 +45,7 @@ struct SplitMix: RandomNumberGenerator {
   }
 
   @Test(arguments: [1, 2] as [UInt64]) func requests(_ seed: UInt64) throws {
-    var random = SplitMix(state: seed)
+    var random = Numbers(seed: seed)
     let bench = try StorageBench(blocks: 64, maximumTransferBytes: 8192)
     var memory = [UInt8](repeating: 0xEE, count: 4096)
     var good = 0
@@ -85,7 +73,7 @@ struct SplitMix: RandomNumberGenerator {
   }
 
   @Test func packets() throws {
-    var random = SplitMix(state: 3)
+    var random = Numbers(seed: 3)
     let bench = try StorageBench()
     var completion = StorVSPSession.Completion(repeating: 0)
     var answered = 0
