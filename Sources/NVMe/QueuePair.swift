@@ -53,8 +53,11 @@ struct QueuePair: ~Copyable {
   mutating func push(_ command: NVMeCommand) {
     // Safe: the entry lies within the queue, and the controller has read what was there.
     let entry = unsafe submissions + Int(tail) &* NVMeCommand.byteCount
-    var bytes = unsafe MutableRawSpan(_unsafeStart: entry, byteCount: NVMeCommand.byteCount)
-    command.write(into: &bytes)
+    let words = command.words
+    for index in words.indices {
+      unsafe entry.storeBytes(
+        of: words[index].littleEndian, toByteOffset: index &* 8, as: UInt64.self)
+    }
     tail = tail &+ 1 == entries ? 0 : tail &+ 1
   }
 

@@ -23,6 +23,19 @@ import VMBus
     #expect(command.block == 0x1_0000_0010 && command.blockCount == 8)
   }
 
+  /// What a data path stores is what is told field by field: each field has bytes of its own.
+  @Test func wordsOfACommand() throws {
+    let bytes = (0..<64).map { (8..<16).contains($0) ? 0 : UInt8($0 + 1) }
+    let command = try NVMeCommand(parsing: bytes)
+    let words = command.words
+    for index in words.indices {
+      let word = bytes[index * 8..<index * 8 + 8].reversed().reduce(UInt64(0)) {
+        $0 << 8 | UInt64($1)
+      }
+      #expect(words[index] == word, "word \(index)")
+    }
+  }
+
   @Test func forcedWrite() {
     let command = NVMeCommand(.write, namespace: 2, block: 0, count: 65536, forced: true)
     let bytes = command.wireBytes

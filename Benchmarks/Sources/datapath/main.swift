@@ -18,7 +18,7 @@ let paths: [(name: String, run: (Int) throws -> Void)] =
     ("storage-module", runStorageModule),
     ("storage-monitor", runStorageMonitor),
     ("nvme", runNVMe), ("nvme-1", runNVMe1), ("nvme-32", runNVMe), ("nvme-256", runNVMe256),
-    ("nvme-list", runNVMeList),
+    ("nvme-list", runNVMeList), ("nvme-times", runNVMeTimes),
     ("network-receive", runNetworkReceive),
     ("network-receive-4", runNetworkReceive4), ("network-receive-16", runNetworkReceive16),
     ("network-receive-64", runNetworkReceive64),
