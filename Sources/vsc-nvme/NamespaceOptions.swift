@@ -68,7 +68,7 @@ struct NamespaceOptions: DiskSource {
         controller.attach(
           BenchLoop(queue, pool, isBounced: isBounced, plan, gate, index: index), to: index
         ) {
-          gate.finish(index, .failure(.storage(.channel(.ended(.closed)))))
+          gate.finish(index, .failure(.storage(controller.ended ?? .channel(.ended(.closed)))))
         }
       }
       gate.open(count)

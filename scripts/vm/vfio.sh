@@ -209,25 +209,42 @@ is_deleted() { qmp_events DEVICE_DELETED | grep -c '"device":"nvme"' | grep -x "
 
 is_back() { guest "cat $nvme_directory/class"; }
 
-# The operator takes the device out of the machine, while it works.
+# The operator takes the device out of the machine, while it works, and puts it back.
 is_taken_away() {
-  local way count=0
+  local way
   for way in $(the_ways); do
-    ((++count))
     guest_background loop "vfio-probe loop $address $way"
     wait_for 60 guest "grep -q running /tmp/loop.log"
-    qmp device_del '{"id": "nvme"}'
-    wait_for 60 is_deleted "$count"
-    guest "until [ -s /tmp/loop.status ]; do sleep 0.1; done; cat /tmp/loop.log" | tee "$scratch/$guest.loop"
-    grep -F 'worked, then: the host took the device back, status true' "$scratch/$guest.loop"
-    guest 'cat /tmp/loop.status; rm /tmp/loop.status' | grep -x 0
-    wait_for 60 fails is_back
-    qmp device_add '{"driver": "nvme", "id": "nvme", "serial": "vmbus-test", "drive": "disk", "bus": "pcie.1"}'
-    wait_for 60 is_back
-    wait_for 30 driver_is nvme
-    guest "vfio-probe bind $address"
+    takes_away loop 0 'worked, then: the host took the device back, status true'
+    comes_back
     guest "vfio-probe identify $address $way"
+    guest_background bench "vsc-nvme bench --device $address --vfio $way --time 100"
+    wait_for 60 reads_at_work
+    takes_away bench 69 'vsc-nvme: the host took the device back'
+    comes_back
+    driver info "$way"
   done
+}
+
+reads_at_work() { [[ $(bus_mastering) == 1 ]]; }
+
+# takes_away NAME STATUS WORDS: with a program that has it, which then ends with that status and says so.
+takes_away() {
+  local deleted
+  deleted=$(qmp_events DEVICE_DELETED | grep -c '"device":"nvme"' || true)
+  qmp device_del '{"id": "nvme"}'
+  wait_for 60 is_deleted $((deleted + 1))
+  guest "until [ -s /tmp/$1.status ]; do sleep 0.1; done; cat /tmp/$1.log" | tee "$scratch/$guest.$1"
+  grep -F "$3" "$scratch/$guest.$1"
+  guest "cat /tmp/$1.status; rm /tmp/$1.status" | grep -x "$2"
+  wait_for 60 fails is_back
+}
+
+comes_back() {
+  qmp device_add '{"driver": "nvme", "id": "nvme", "serial": "vmbus-test", "drive": "disk", "bus": "pcie.1"}'
+  wait_for 60 is_back
+  wait_for 30 driver_is nvme
+  guest "vfio-probe bind $address"
 }
 
 fails() { if "$@"; then return 1; fi; }
