@@ -87,6 +87,7 @@ let package = Package(
     .library(name: "VMBusLinux", targets: ["VMBusLinux"]),
     .library(name: "VMBusUIO", targets: ["VMBusUIO"]),
     .library(name: "VMBusKernel", targets: ["VMBusKernel"]),
+    .library(name: "DeviceBinding", targets: ["DeviceBinding"]),
     .library(name: "VFIOPCI", targets: ["VFIOPCI"]),
     .library(name: "DriverProgram", targets: ["DriverProgram"]),
     .executable(name: "vmbus-host", targets: ["vmbus-host"]),
@@ -219,6 +220,14 @@ let package = Package(
       swiftSettings: settings),
 
     .target(
+      name: "DeviceBinding",
+      dependencies: [
+        "CLinux", "LinuxDevices", "PCIFunction", "Platform", "VFIOPCI", "VMBus", "VMBusKernel",
+        "VMBusLinux", "VMBusUIO", "VSC", system,
+      ],
+      swiftSettings: settings),
+
+    .target(
       name: "ProgramSupport", dependencies: ["CLinux", "Platform", arguments, system],
       swiftSettings: settings),
     .target(
@@ -258,7 +267,8 @@ let package = Package(
     .executableTarget(
       name: "vmbusctl",
       dependencies: [
-        "DriverProgram", "Platform", "ProgramSupport", "SimulatedBus", "VMBus", "VSC", arguments,
+        "DeviceBinding", "DriverProgram", "LinuxDevices", "PCIFunction", "Platform",
+        "ProgramSupport", "SimulatedBus", "VMBus", "VMBusLinux", "VSC", arguments,
       ],
       swiftSettings: settings),
 
@@ -362,6 +372,13 @@ let package = Package(
     .testTarget(
       name: "VFIOPCITests",
       dependencies: ["LinuxDevices", "PCIFunction", "Platform", "TestSupport", "VFIOPCI", "VSC"],
+      swiftSettings: settings),
+    .testTarget(
+      name: "DeviceBindingTests",
+      dependencies: [
+        "DeviceBinding", "LinuxDevices", "PCIFunction", "Platform", "TestSupport", "VFIOPCI",
+        "VMBus", "VMBusLinux", system,
+      ],
       swiftSettings: settings),
     .testTarget(
       name: "VSCTests", dependencies: ["TestSupport", "VMBus", "VSC"], swiftSettings: settings),

@@ -92,6 +92,8 @@ static inline int vmbus_list_directory(
 /// Who may do what with a file, and which one it is.
 struct vmbus_file_status {
   uint32_t mode, owner, group, device_major, device_minor;
+  /// The device that the file is, for a device file.
+  uint32_t number_major, number_minor;
   uint64_t inode, size;
 };
 
@@ -104,6 +106,8 @@ static inline int vmbus_file_status(
   result->group = status.st_gid;
   result->device_major = major(status.st_dev);
   result->device_minor = minor(status.st_dev);
+  result->number_major = major(status.st_rdev);
+  result->number_minor = minor(status.st_rdev);
   result->inode = status.st_ino;
   result->size = (uint64_t)status.st_size;
   return 0;

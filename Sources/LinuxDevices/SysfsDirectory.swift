@@ -71,14 +71,18 @@ package struct SysfsDirectory: Sendable, Equatable {
 
   /// The last part of what a link points to, or nil when there is no such link.
   package func linkedName(_ name: String) throws(DiscoveryError) -> String? {
+    try linkTarget(name)?.split(separator: "/").last.map(String.init)
+  }
+
+  /// All of it.
+  package func linkTarget(_ name: String) throws(DiscoveryError) -> String? {
     var bytes = [UInt8](repeating: 0, count: 4096)
     let result = unsafe bytes.withUnsafeMutableBufferPointer { buffer in
       unsafe vmbus_read_link(file(name), buffer.baseAddress.unsafelyUnwrapped, buffer.count)
     }
     if result == -ENOENT { return nil }
     guard result >= 0 else { throw .unreadable(file: file(name), code: -result) }
-    let target = String(decoding: bytes.prefix(Int(result)), as: UTF8.self)
-    return target.split(separator: "/").last.map(String.init)
+    return String(decoding: bytes.prefix(Int(result)), as: UTF8.self)
   }
 
   /// The names in a directory below this one, sorted; none when it is not there.

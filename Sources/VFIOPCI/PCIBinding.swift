@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CLinux
-import LinuxDevices
+public import LinuxDevices
 public import PCIFunction
 import SystemPackage
 import VMBus
@@ -40,14 +40,18 @@ public struct PCIBinding: Sendable {
   ///
   /// A disk that the system uses stays where it is.
   ///
-  /// - Throws: what is in the way. The function is then with the driver that had it before.
-  public func bind(_ address: PCIAddress) async throws(PCIBindingError) {
+  /// - Parameter evenInUse: takes that one, too.
+  /// - Throws: what is in the way, or that the task was cancelled. The function is then with the driver
+  ///   that had it before.
+  public func bind(
+    _ address: PCIAddress, evenInUse: Bool = false
+  ) async throws(PCIBindingError) {
     let before = try record(address)
     guard !before.isBoundToVFIO else { return }
     guard SysfsDirectory("\(paths.sysfs)/bus/pci/drivers/\(PCIRecord.vfioDriver)").exists else {
       throw .noDriver(PCIRecord.vfioDriver)
     }
-    let inUse = try disksInUse(address)
+    let inUse = evenInUse ? [] : try disksInUse(address)
     guard inUse.isEmpty else { throw .inUse(address, by: inUse) }
     do throws(PCIBindingError) {
       try set("driver_override", of: address, to: PCIRecord.vfioDriver)
@@ -77,12 +81,19 @@ public struct PCIBinding: Sendable {
 
   /// Takes a function from VFIO, and lets the kernel choose its driver. It waits for programs that have
   /// the function open, for as long as the kernel does.
-  public func unbind(_ address: PCIAddress) async throws(PCIBindingError) {
+  public func restore(_ address: PCIAddress) async throws(PCIBindingError) {
     let before = try record(address)
     try set("driver_override", of: address, to: "")
     if before.isBoundToVFIO { try put("\(address)", into: file("driver/unbind", of: address)) }
     try probe(address)
     try await settle(address) { !$0.isBoundToVFIO && $0.driverOverride == nil }
+  }
+
+  /// Takes a function from the driver that has it, and gives it to none.
+  public func unbind(_ address: PCIAddress) async throws(PCIBindingError) {
+    guard try record(address).driver != nil else { return }
+    try put("\(address)", into: file("driver/unbind", of: address))
+    try await settle(address) { $0.driver == nil }
   }
 
   // MARK: - Steps
@@ -127,7 +138,9 @@ public struct PCIBinding: Sendable {
     _ address: PCIAddress, _ isDone: (PCIRecord) -> Bool
   ) async throws(PCIBindingError) {
     for attempt in 0..<max(attempts, 1) {
-      if attempt > 0 { try? await Task.sleep(for: .milliseconds(100)) }
+      if attempt > 0 {
+        do { try await Task.sleep(for: .milliseconds(100)) } catch { throw .interrupted(address) }
+      }
       let now = try record(address)
       if isDone(now) && areNodesThere(now) { return }
     }
@@ -142,7 +155,7 @@ public struct PCIBinding: Sendable {
 
   private func disksInUse(_ address: PCIAddress) throws(PCIBindingError) -> [String] {
     do throws(DiscoveryError) {
-      return try PCIDisks(below: address, paths).inUse
+      return try DisksInUse(below: paths.directory(of: address), paths).uses
     } catch {
       throw .unreadable(error.description)
     }
@@ -158,6 +171,8 @@ public enum PCIBindingError: Error, Equatable, Sendable, CustomStringConvertible
   case refused(path: String, code: Int32)
   /// The system has accepted it all, and nothing came of it.
   case notSettled(PCIAddress, driver: String?, hasIOMMU: Bool)
+  /// The task was cancelled.
+  case interrupted(PCIAddress)
   case unreadable(String)
 
   public var description: String {
@@ -169,6 +184,7 @@ public enum PCIBindingError: Error, Equatable, Sendable, CustomStringConvertible
     case .refused(let path, let code): "\(path): \(Errno(rawValue: code))"
     case .notSettled(let address, let driver, _):
       "\(address) is with \(driver.map { "the driver \($0)" } ?? "no driver") all the same"
+    case .interrupted(let address): "\(address): interrupted"
     case .unreadable(let text): text
     }
   }

@@ -4,19 +4,8 @@ public import LinuxDevices
 public import PCIFunction
 import VMBus
 
-/// Where the system tells of its devices: other places in tests.
-public struct SystemPaths: Sendable, Equatable {
-  public var sysfs: String
-  public var devices: String
-  public var processes: String
-
-  public init(sysfs: String = "/sys", devices: String = "/dev", processes: String = "/proc") {
-    self.sysfs = sysfs
-    self.devices = devices
-    self.processes = processes
-  }
-
-  func directory(of address: PCIAddress) -> SysfsDirectory {
+extension SystemPaths {
+  package func directory(of address: PCIAddress) -> SysfsDirectory {
     SysfsDirectory("\(sysfs)/bus/pci/devices/\(address)")
   }
 }
@@ -130,7 +119,7 @@ extension PCIRecord {
   }
 
   /// The file of a way.
-  func node(_ way: VFIOWay, _ paths: SystemPaths) -> String {
+  package func node(_ way: VFIOWay, _ paths: SystemPaths) -> String {
     switch way {
     case .file, .unguardedFile: "\(paths.devices)/vfio/devices/\(file ?? "?")"
     case .group: "\(paths.devices)/vfio/\(group?.number ?? -1)"

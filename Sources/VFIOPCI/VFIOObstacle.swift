@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import LinuxDevices
+public import LinuxDevices
 public import PCIFunction
 import VSC
 

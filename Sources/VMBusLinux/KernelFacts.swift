@@ -13,11 +13,13 @@ public struct KernelFacts: Sendable, Equatable {
     self.drivers = drivers
   }
 
-  public static func running() throws(DiscoveryError) -> KernelFacts {
+  public static func running(
+    _ paths: SystemPaths = SystemPaths()
+  ) throws(DiscoveryError) -> KernelFacts {
     KernelFacts(
-      release: try SysfsDirectory("/proc/sys/kernel").value(
+      release: try SysfsDirectory("\(paths.processes)/sys/kernel").value(
         "osrelease", "a kernel release", KernelRelease.init),
-      drivers: Set(try SysfsDirectory("/sys/bus/vmbus").names(in: "drivers")))
+      drivers: Set(try SysfsDirectory("\(paths.sysfs)/bus/vmbus").names(in: "drivers")))
   }
 }
 

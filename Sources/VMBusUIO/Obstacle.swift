@@ -55,7 +55,7 @@ extension VMBusDeviceRecord {
   /// put right; nil when there is none. Confidentiality is judged elsewhere.
   ///
   /// - Parameter node: what is known of the node with that path, nil when it is not there.
-  func obstacle(
+  package func obstacle(
     _ kernel: KernelFacts, node: (String) throws(DiscoveryError) -> NodeFacts?
   ) throws(DiscoveryError) -> Obstacle? {
     if let obstacle = obstacle(to: UIODriver.name, kernel) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import DeviceBinding
 import DriverProgram
 import SimulatedBus
 import VSC
@@ -8,9 +9,13 @@ import VSC
 struct VMBusControl: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "vmbusctl",
-    abstract: "Shows VMBus devices, and gives people a host to try drivers on.",
+    abstract:
+      "Shows VMBus devices, gives them to user space and back, and gives people a host to try drivers on.",
     version: projectVersion,
-    subcommands: [List.self, Show.self, Simulate.self, Guest.self])
+    subcommands: [
+      List.self, Show.self, Bind.self, Unbind.self, Restore.self, Diagnose.self, Simulate.self,
+      Guest.self,
+    ])
 }
 
 /// Where the devices are.
@@ -48,12 +53,15 @@ struct Show: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     abstract: "Shows all that is known of one device.")
 
-  @Argument(help: "An instance GUID, a relid, or a class with its place: scsi or scsi:1.")
+  @Argument(
+    help:
+      "An instance GUID, a relid, a class with its place (scsi or scsi:1), or a network interface.")
   var name: String
 
   @OptionGroup var bus: BusOptions
 
   func run() async throws {
+    let name = instance ?? name
     let report = try await withBus(bus.options) { bus in DeviceReport(try choose(bus, nil, name)) }
     if bus.json {
       print(try jsonText(report.json))
@@ -63,5 +71,13 @@ struct Show: AsyncParsableCommand {
         print(line.name + spaces(width - line.name.count + 2) + line.value)
       }
     }
+  }
+
+  /// Of the device with a network interface of that name, on this machine.
+  private var instance: String? {
+    guard bus.options.host == nil, case .vmbus(let guid) = try? NamedDevice(interface: name) else {
+      return nil
+    }
+    return "\(guid)"
   }
 }

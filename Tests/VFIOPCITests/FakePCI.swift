@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import LinuxDevices
 import PCIFunction
 import Platform
 import Synchronization

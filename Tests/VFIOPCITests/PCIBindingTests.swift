@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import LinuxDevices
 import PCIFunction
 import TestSupport
 import Testing
@@ -53,9 +54,19 @@ import Testing
   @Test func aFunctionGoesBackToTheDriverThatTheKernelChooses() async throws {
     let kernel = try FakePCI()
     try await kernel.binding.bind(address)
-    try await kernel.binding.unbind(address)
+    try await kernel.binding.restore(address)
     let now = try PCIRecord(address, kernel.paths)
     #expect(now?.driver == "nvme" && now?.driverOverride == nil)
+  }
+
+  @Test func aFunctionCanBeNobodys() async throws {
+    let kernel = try FakePCI()
+    try await kernel.binding.unbind(address)
+    #expect(try PCIRecord(address, kernel.paths)?.driver == nil)
+    #expect(kernel.writes == ["\(FakePCI.sysfs)/driver/unbind \(address)"])
+    // Once more is nothing.
+    try await kernel.binding.unbind(address)
+    #expect(kernel.writes.count == 1)
   }
 
   @Test func withoutTheModuleNothingIsTouched() async throws {
@@ -121,6 +132,14 @@ import Testing
     ])
     let error = await error { () throws(PCIBindingError) in try await kernel.binding.bind(address) }
     #expect(error == .inUse(address, by: ["nvme0n1 (part of dm-0)", "nvme0n1p1 (swap)"]))
+  }
+
+  @Test func aMountedDiskIsTakenWhenSomebodyInsists() async throws {
+    let kernel = try FakePCI()
+    try addDisk(kernel, isShared: false)
+    try kernel.tree.write(["proc/self/mountinfo": "22 1 259:1 / / rw - ext4 /dev/root rw"])
+    try await kernel.binding.bind(address, evenInUse: true)
+    #expect(try PCIRecord(address, kernel.paths)?.isBoundToVFIO == true)
   }
 
   @Test func aDiskThatNobodyUsesChangesHands() async throws {

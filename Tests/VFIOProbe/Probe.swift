@@ -164,7 +164,7 @@ func run(_ words: [String]) async throws {
   switch (words.first, words.count) {
   case ("list", 1): try list()
   case ("bind", 2): try await PCIBinding().bind(address(words[1]))
-  case ("unbind", 2): try await PCIBinding().unbind(address(words[1]))
+  case ("unbind", 2): try await PCIBinding().restore(address(words[1]))
   case ("identify", 2...3): try await identify(words[1], way)
   case ("outside", 2...3): try await outside(words[1], way)
   case ("read-only", 2...3): try await readOnly(words[1], way)

@@ -1,18 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import CLinux
-import LinuxDevices
-import PCIFunction
 
-/// The block devices that a PCI function gives the system, and which of them are in use.
-struct PCIDisks {
+/// The block devices that a device gives the system, and which of them are in use.
+package struct DisksInUse {
   private let paths: SystemPaths
   /// Names of disks and their partitions, with "major:minor".
   private var devices: [(name: String, number: String, directory: SysfsDirectory)] = []
 
-  init(below address: PCIAddress, _ paths: SystemPaths) throws(DiscoveryError) {
+  /// - Parameter device: the device's own directory.
+  package init(below device: SysfsDirectory, _ paths: SystemPaths) throws(DiscoveryError) {
     self.paths = paths
-    try find(in: paths.directory(of: address), depth: 0)
+    try find(in: device, depth: 0)
   }
 
   /// Directories alone: links lead away, to other devices.
@@ -73,7 +72,7 @@ struct PCIDisks {
   // MARK: - Uses
 
   /// What the system uses of them, for people: "nvme0n1p1 (mounted at /)".
-  var inUse: [String] {
+  package var uses: [String] {
     get throws(DiscoveryError) {
       let processes = SysfsDirectory(paths.processes)
       let mounts = Self.mounts(
