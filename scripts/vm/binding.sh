@@ -65,7 +65,7 @@ refuses_without_the_module() {
 refuses_what_is_in_use() {
   local name
   name=$(disk 0 0)
-  guest "mke2fs -q /dev/$name && mount /dev/$name /mnt && echo kept >/mnt/word"
+  guest "mkdir -p /mnt && mke2fs -q /dev/$name && mount /dev/$name /mnt && echo kept >/mnt/word"
   refused 69 "the system uses $disk: $name (mounted at /mnt)" vmbusctl bind "$disk"
   refused 69 'mounted at /mnt' vmbusctl unbind "$disk"
   [[ $(driver "$disk") == hv_storvsc ]]
@@ -99,7 +99,7 @@ doctor_tells() {
     and (.[0].subject == "machine" and .[0].verdict == "ok")
     and any(.subject == "uio_hv_generic" and .verdict == "ok")' "$scratch/$guest.doctor" >/dev/null
   ((status == 0))
-  guest 'vmbusctl doctor' >&3
+  guest 'vmbusctl doctor'
 }
 
 # Whoever has the node open keeps the device: Linux would never close its channel.
@@ -123,6 +123,22 @@ unbinds_and_restores() {
   guest "mount /dev/$(disk 0 0) /mnt && cat /mnt/word && umount /mnt" | grep -x kept
 }
 
+# What is forced is done, with a warning; and the doctor knows what has become of it.
+tells_of_a_lost_channel() {
+  local status=0
+  did '.node == "/dev/uio0"' bind "$other"
+  guest_background holder "sh -c 'exec 5<>/dev/uio0; exec sleep 1000'"
+  # shellcheck disable=SC2016
+  guest 'until ls -l /proc/$(cat /tmp/holder.pid)/fd | grep uio0; do sleep 0.1; done'
+  did '.driver == null and (.warnings | length == 1)' unbind "$other" --force
+  guest_end holder
+  did '.driver == "uio_hv_generic"' bind "$other"
+  guest 'vmbusctl doctor --json' >"$scratch/$guest.doctor" || status=$?
+  jq -c --arg disk "$other" '.[] | select(.subject == $disk)' "$scratch/$guest.doctor" | tee "$scratch/$guest.lost"
+  jq -e '.verdict == "fault" and .remedy == "restart this machine (reboot)"' "$scratch/$guest.lost" >/dev/null
+  ((status == 1))
+}
+
 check 'boots' 300 guest_boots
 check 'no module, bad names' 180 refuses_without_the_module
 check 'a mounted disk' 180 refuses_what_is_in_use
@@ -131,4 +147,5 @@ check 'bind' 240 binds
 check 'doctor' 180 doctor_tells
 check 'an open node' 180 refuses_an_open_node
 check 'unbind and restore' 240 unbinds_and_restores
+check 'a lost channel' 240 tells_of_a_lost_channel
 check 'the log has nothing bad' 120 says_nothing_bad
