@@ -329,6 +329,9 @@ let package = Package(
       path: "Tests/VFIOProbe", swiftSettings: settings),
     .testTarget(name: "PlatformTests", dependencies: ["Platform"], swiftSettings: settings),
     .testTarget(
+      name: "ProgramSupportTests", dependencies: ["Platform", "ProgramSupport", system],
+      swiftSettings: settings),
+    .testTarget(
       name: "PacketIOTests",
       dependencies: ["NetworkProtocol", "PacketIO", "Platform", "VMBus", system],
       swiftSettings: settings),

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -88,6 +89,30 @@ static inline int vmbus_socket_pair(int *_Nonnull first, int *_Nonnull second) {
   *first = fds[0];
   *second = fds[1];
   return 0;
+}
+
+/// Sends one datagram to whoever has a Unix socket: at a path, or of the abstract kind, whose name begins
+/// with an '@' here and with a zero for the kernel. Returns 0 or -errno.
+static inline int vmbus_send_datagram(
+    const char *_Nonnull name, const void *_Nonnull bytes, size_t count) {
+  struct sockaddr_un address = {.sun_family = AF_UNIX};
+  size_t length = strlen(name);
+  if (length < 2 || (name[0] != '/' && name[0] != '@')) return -EINVAL;
+  // All of it may be used: the kernel wants no zero at the end, and of an abstract name it would be a part.
+  if (length > sizeof address.sun_path) return -ENAMETOOLONG;
+  memcpy(address.sun_path, name, length);
+  if (name[0] == '@') address.sun_path[0] = 0;
+  int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  if (fd < 0) return -errno;
+  ssize_t sent;
+  do {
+    sent = sendto(
+        fd, bytes, count, MSG_NOSIGNAL, (struct sockaddr *)&address,
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + length));
+  } while (sent < 0 && errno == EINTR);
+  int error = sent < 0 ? -errno : 0;
+  close(fd);
+  return error;
 }
 
 // Two eventfds for each of 64 processors, and files.

@@ -36,7 +36,9 @@ public struct ExportCommand<Source: DiskSource>: AsyncParsableCommand {
   var threads: Int = 16
 
   @Option(
-    help: ArgumentHelp("The plugin; by default it lies beside this program.", valueName: "file"))
+    help: ArgumentHelp(
+      "The plugin; by default it lies beside this program, or in ../lib/swift-vmbus.",
+      valueName: "file"))
   var plugin: String?
 
   public func validate() throws {
@@ -49,7 +51,7 @@ public struct ExportCommand<Source: DiskSource>: AsyncParsableCommand {
 
   public func run() async throws {
     let pluginArguments = try disk.pluginArguments()
-    let plugin = plugin ?? siblingProgram("libVSCStorageNBD.so")
+    let plugin = plugin ?? Self.ownPlugin()
     guard unsafe access(plugin, R_OK) == 0 else {
       throw ProgramFailure(
         .unavailable,
@@ -66,7 +68,9 @@ public struct ExportCommand<Source: DiskSource>: AsyncParsableCommand {
       waiter.post { continuation.resume(with: Result { try Self.start(command) }) }
     }
     let signals = Task {
-      if (try? await Termination.next()) != nil, !Task.isCancelled { vmbus_terminate(child) }
+      guard (try? await Termination.next()) != nil, !Task.isCancelled else { return }
+      ServiceManager.own?.tell(.stopping)
+      vmbus_terminate(child)
     }
     let code = await withCheckedContinuation { continuation in
       waiter.post { continuation.resume(returning: vmbus_wait_for_child(child)) }
@@ -75,6 +79,13 @@ public struct ExportCommand<Source: DiskSource>: AsyncParsableCommand {
     signals.cancel()
     if let socket { unsafe _ = unlink(socket) }
     guard code == 0 else { throw ProgramFailure(.unavailable, "nbdkit ended with code \(code)") }
+  }
+
+  /// Where it was built, or where scripts/install puts it.
+  private static func ownPlugin() -> String {
+    let names = ["libVSCStorageNBD.so", "../lib/swift-vmbus/libVSCStorageNBD.so"]
+    let paths = names.map(siblingProgram)
+    return paths.first { unsafe access($0, R_OK) == 0 } ?? paths[0]
   }
 
   private func command(_ plugin: String, _ pluginArguments: [String]) throws -> [String] {

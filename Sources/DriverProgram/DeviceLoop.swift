@@ -22,7 +22,7 @@ public func whileOffered(
     while true {
       let end = try await FoundDevice(transport, options, workers: workers).use { device in
         do {
-          return try await body(device)
+          return try await keepingAlive(device.workers) { try await body(device) }
         } catch {
           // It went away while it was being opened: whatever the driver makes of that. It may come and
           // go a few times more.
@@ -39,8 +39,11 @@ public func whileOffered(
       }
       let instance = transport.identity.instance
       options.makeLogger(label).warning("\(end): waiting for \(instance) to come back")
-      guard let next = try await untilTermination({ try await bus.comesBack(instance) }) ?? nil
-      else { return }
+      ServiceManager.own?.tell(.status("\(end): waiting for the device to come back"))
+      let next = try await keepingAlive {
+        try await untilTermination { try await bus.comesBack(instance) }
+      }
+      guard let next = next ?? nil else { return }
       transport = next
     }
   }
@@ -53,6 +56,7 @@ public func untilTermination<Result: Sendable>(
   try await withThrowingTaskGroup(of: Result?.self) { group in
     group.addTask {
       try await Termination.next()
+      if !Task.isCancelled { ServiceManager.own?.tell(.stopping) }
       return nil
     }
     group.addTask { try await body() }

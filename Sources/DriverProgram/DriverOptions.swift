@@ -83,6 +83,7 @@ extension DriverOptions {
     if let host { arguments.append("host=\(host)") }
     if let device { arguments.append("device=\(device)") }
     if let vfio { arguments.append("vfio=\(vfio.rawValue)") }
+    if let confidentiality { arguments.append("confidentiality=\(confidentiality.rawValue)") }
     if let cpu { arguments.append("cpu=" + cpu.numbers.map(String.init).joined(separator: ",")) }
     return arguments + ["spin=\(spin)", "memory=\(memory)"]
   }

@@ -13,7 +13,8 @@ public import VSC
 ///
 /// The program drives its device until it is told to end (SIGINT, SIGTERM: exit code 0). A device of
 /// this machine that goes away is driven again when it comes back; that of a simulated host ends the
-/// program (exit code 69).
+/// program (exit code 69). As a service of systemd (`Type=notify`) it says when the driver has started, and that
+/// its workers are not stuck (`WatchdogSec=`).
 public protocol DriverProgram: AsyncParsableCommand {
   associatedtype Driver: VSC
 
@@ -31,6 +32,7 @@ extension DriverProgram {
     try await whileOffered(Driver.deviceClass, options, label: Self._commandName) { device in
       try await untilTermination {
         try await driver.start(device)
+        ServiceManager.own?.tell(.ready, .status("drives \(device.identity.instance)"))
         return await device.ended()
       }
     }

@@ -5,6 +5,7 @@ import Dispatch
 import DriverProgram
 import Glibc
 import NVMe
+import Platform
 import StorageVSC
 import Synchronization
 import VSC
@@ -20,6 +21,8 @@ final class Export: Sendable {
     /// Of an NVMe controller; nil for a disk on VMBus.
     var namespace: UInt32?
     var error: ProgramFailure?
+    /// Tells the service manager that the workers answer.
+    var watch: Task<Void, Never>?
     /// Closes what the disk is of.
     var close: (@Sendable () async -> Void)?
   }
@@ -89,6 +92,14 @@ final class Export: Sendable {
         try await openUnit(lun, options)
       }
     }
+    // nbdkit listens before it calls this, so clients that come find a queue.
+    guard let disk else { return }
+    ServiceManager.own?.tell(.ready, .status("serves a disk of \(disk.byteCount) bytes"))
+  }
+
+  private func watch(_ workers: [Worker]) {
+    guard let manager = ServiceManager.own else { return }
+    state.withLock { $0.watch = Task { await manager.keepAlive(workers) } }
   }
 
   private func openUnit(_ lun: UInt8, _ options: DriverOptions) async throws {
@@ -97,6 +108,7 @@ final class Export: Sendable {
       let disk = try await StorageVSC.open(found.device, .init(lun: lun))
       state.withLock { $0.close = { await found.close() } }
       opened.withLock { $0 = disk }
+      watch(found.device.workers)
     } catch {
       await found.close()
       throw error
@@ -116,6 +128,7 @@ final class Export: Sendable {
           }
         }
         opened.withLock { $0 = disk }
+        watch(found.workers)
       } catch {
         await controller.close()
         throw error
@@ -129,6 +142,7 @@ final class Export: Sendable {
   func close() {
     let close = state.withLock { state in
       defer { state.close = nil }
+      state.watch?.cancel()
       return state.close
     }
     guard let close else { return }

@@ -101,6 +101,7 @@ struct BalloonProgram: AsyncParsableCommand {
     let error = try await untilTermination {
       do {
         try await driver.start(device)
+        ServiceManager.own?.tell(.ready, .status("reports this machine's memory"))
       } catch let error as BalloonError {
         return error
       }

@@ -221,9 +221,11 @@ final class TapJoin: Sendable {
 
   private func announce(_ information: NetworkInformation) {
     let count = information.queueCount
-    say(
+    let line =
       "\(tap.name): \(information.macAddress), MTU \(min(information.mtu, options.mtu)), "
-        + "\(count) queue\(count == 1 ? "" : "s"), link \(information.isLinkUp ? "up" : "down")")
+      + "\(count) queue\(count == 1 ? "" : "s"), link \(information.isLinkUp ? "up" : "down")"
+    say(line)
+    ServiceManager.own?.tell(.ready, .status(line))
   }
 
   /// One line on standard output, unbuffered: another program may wait for it.

@@ -45,12 +45,7 @@ struct DiskOptions: DiskSource {
     }
   }
 
-  func pluginArguments() throws -> [String] {
-    guard driver.host != nil else {
-      throw ProgramFailure(.usage, "say where the device is: --host PATH of a simulated host")
-    }
-    return driver.pluginArguments + ["lun=\(lun)"]
-  }
+  func pluginArguments() -> [String] { driver.pluginArguments + ["lun=\(lun)"] }
 }
 
 /// The same for a controller with all of its disks.
