@@ -166,9 +166,10 @@ ballooned() { driver ".status.balloonedPages == $1 * 256"; }
 
 free_memory() { guest "awk '/^MemFree/ { print \$2 }' /proc/meminfo"; }
 
-# QEMU waits 50 s from the guest's capabilities to its first request.
+# QEMU waits 50 s from the guest's capabilities to its first request. The guest's report comes behind those.
 takes_memory() {
   local before after
+  qemu_later 50
   before=$(free_memory)
   qmp balloon "{\"value\": $((448 << 20))}"
   wait_for 150 actual 448
@@ -273,7 +274,6 @@ check 'vmbusctl: not bound' 120 lists_the_unbound
 check 'bound as vmbusctl says' 120 binds_as_told
 check 'vmbusctl: bound' 120 lists_the_bound
 check 'reports, as QMP has them' 120 reports
-# What lies between is done while QEMU waits.
 check 'VMBus 4.0' 120 speaks_version_4
 check 'one balloon device' 120 one_balloon
 check 'maps of uio_hv_generic' 120 has_its_maps
