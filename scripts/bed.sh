@@ -48,7 +48,8 @@ bed_images() {
   cp "$bed_parts/busybox" "$l2/bin/"
   cp scripts/vm/l2-init "$l2/init"
   cp scripts/vm/answers.sh "$l2/"
-  for name in "${bed_kernels[@]}"; do
+  # A part may use those of other guests too.
+  for name in $(printf '%s\n' "${bed_kernels[@]}" "${kernels[@]}" | sort -u); do
     cp -r "$bed_parts/kernels/$name/$bed_modules" "$l2/modules/$name"
     cp "$bed_parts/kernels/$name/vmlinuz" "$l1/files/$name"
   done

@@ -1,18 +1,20 @@
 # shellcheck shell=bash disable=SC2154
 # SPDX-License-Identifier: Apache-2.0
 #
-# What the test bed is made of: QEMU, two kernels, udev and busybox, all from Debian packages. They
+# What the test bed is made of: QEMU, kernels, udev and busybox, all from Debian packages. They
 # are fetched once, unpacked without being installed, and only what is needed stays in the cache.
 # Sourced after lib.sh.
 
 # The number changes when what is kept here changes: an older cache is then not used.
 bed_cache=${XDG_CACHE_HOME:-$HOME/.cache}/swift-vmbus/bed
-bed_parts=$bed_cache/4
+bed_parts=$bed_cache/5
 
-# The kernels: a name, the packages' version, and the suite that has it.
+# The kernels: a name, the packages' version, and the suite that has it. Those of the second list are for who
+# names them.
 bed_kernels=(6.12 7)
-declare -A kernel_versions=([6.12]='6\.12\.' [7]='7\.')
-bed_suites=(trixie trixie-backports)
+bed_older_kernels=(6.1)
+declare -A kernel_versions=([6.12]='6\.12\.' [7]='7\.' [6.1]='6\.1\.')
+bed_suites=(trixie trixie-backports bookworm)
 
 # Modules; a kernel that has not got one has it built in.
 l1_modules=(irqbypass kvm kvm-amd tun)
@@ -20,6 +22,8 @@ l2_modules=(hv_vmbus uio uio_hv_generic)
 # For guests of vmbus-vm, with all that they need, in the order in which they are loaded. ext4 asks
 # for its checksum by name, without depending on it.
 device_modules=(hv_vmbus hv_storvsc sd_mod crc32c_generic ext4 hv_utils hv_netvsc)
+# For guests and machines with VLANs.
+vlan_modules=(8021q)
 # For guests of QEMU without a VMBus.
 virtio_modules=(virtio_blk virtio_net)
 
@@ -96,7 +100,7 @@ fetch_packages() {
   apt-get update -q >"$log" 2>&1 || not_to_be_had "$(grep -m 1 '^E: ' "$log")"
   apt-get install -q -y --download-only qemu-system-x86 busybox-static udev >"$log" 2>&1 ||
     not_to_be_had "$(grep -m 1 '^E: ' "$log")"
-  for name in "${bed_kernels[@]}"; do
+  for name in "${bed_kernels[@]}" "${bed_older_kernels[@]}"; do
     mapfile -t -O "${#packages[@]}" packages < <(kernel_packages "${kernel_versions[$name]}")
   done
   # Not by dependencies: a kernel of another suite wants that suite's helpers.
@@ -117,7 +121,7 @@ kernel_packages() {
 keep_parts() {
   local usr=$1 to=$2 name file
   cp "$usr/bin/busybox" "$to/busybox"
-  for name in "${bed_kernels[@]}"; do
+  for name in "${bed_kernels[@]}" "${bed_older_kernels[@]}"; do
     mkdir -p "$to/kernels/$name"
     keep_kernel "$usr" "$to/kernels/$name" "${kernel_versions[$name]}"
   done
@@ -132,18 +136,20 @@ keep_parts() {
 
 keep_kernel() {
   local usr=$1 to=$2 directory module file
-  directory=$(find "$usr/lib/modules" -mindepth 1 -maxdepth 1 -regextype egrep -regex ".*/$3.*")
+  # Older packages have them beside /usr.
+  directory=$(find "$usr"{,/..}/lib/modules -mindepth 1 -maxdepth 1 -regextype egrep -regex ".*/$3.*" || true)
   file=$directory/vmlinuz
   [[ -f $file ]] || file=$usr/../boot/vmlinuz-${directory##*/}
   cp "$file" "$to/vmlinuz"
   say "kernel ${directory##*/}" >&3
-  mkdir "$to"/{l1,l2,devices,virtio}
+  mkdir "$to"/{l1,l2,devices,vlan,virtio}
   for module in "${l1_modules[@]}"; do keep_module "$usr" "$directory" "$to/l1/$module.ko"; done
-  touch "$to"/{l2,devices,virtio}/order
+  touch "$to"/{l2,devices,vlan,virtio}/order
   for module in "${l2_modules[@]}"; do keep_module_tree "$usr" "$directory" "$to/l2" "$module"; done
   for module in "${device_modules[@]}"; do
     keep_module_tree "$usr" "$directory" "$to/devices" "$module"
   done
+  for module in "${vlan_modules[@]}"; do keep_module_tree "$usr" "$directory" "$to/vlan" "$module"; done
   for module in "${virtio_modules[@]}"; do
     keep_module_tree "$usr" "$directory" "$to/virtio" "$module"
   done
@@ -153,8 +159,11 @@ keep_kernel() {
 keep_module() {
   local file name=${3##*/}
   # Names of modules and of their files differ in these two signs.
-  file=$(find "$2" -name "${name//[_-]/[_-]}.xz")
-  [[ -z $file ]] || "$1/bin/busybox" xz -dc "$file" >"$3"
+  file=$(find "$2" -name "${name//[_-]/[_-]}.xz" -o -name "${name//[_-]/[_-]}")
+  case $file in
+    *.xz) "$1/bin/busybox" xz -dc "$file" >"$3" ;;
+    ?*) cp "$file" "$3" ;;
+  esac
 }
 
 # keep_module_tree USR DIRECTORY TO NAME: a module behind those that it depends on, in TO/order.

@@ -1,8 +1,35 @@
 # shellcheck shell=bash disable=SC2034,SC2154
 # SPDX-License-Identifier: Apache-2.0
 #
-# Links, devices and drivers that come and go, and the checks of Linux's network driver in their
+# VLANs; links, devices and drivers that come and go; and the checks of Linux's network driver in their
 # order. Sourced by network.sh.
+
+# A VLAN of each end: between guest and host a tag travels beside its frame, and at the host's end it is in it.
+guest_vlan=203.0.113.2 far_vlan=203.0.113.1
+load_vlan="for module in \$(cat \$modules/order); do insmod \$modules/\$module.ko; done"
+
+talks_in_a_vlan() {
+  local name
+  name=$(<"$scratch/$guest.nic")
+  guest "modules=/modules/${guest%x*}-vlan; [ -e /proc/net/vlan ] || $load_vlan
+    $ip link add link $name name vlan5 type vlan id 5; $ip addr add $guest_vlan/24 dev vlan5; $ip link set vlan5 up
+    $ip link add link $name name vlan6 type vlan id 6; $ip addr add 198.18.0.2/24 dev vlan6; $ip link set vlan6 up"
+  # Where that is this machine, it has what it needs.
+  far "modules=/modules/vlan; [ ! -e \$modules ] || [ -e /proc/net/vlan ] || $load_vlan
+    $ip link add link vsp0 name vlan5 type vlan id 5; $ip addr add $far_vlan/24 dev vlan5; $ip link set vlan5 up
+    $ip addr add 198.18.0.1/24 dev vlan5"
+  pings "$far_vlan"
+  # With another number nobody is there.
+  guest '! ping -q -c 1 -W 1 198.18.0.1'
+  guest_seconds=60 guest "wget -q -O - http://$far_vlan/file | sha256sum" | cmp - "$scratch/$guest.far-sum"
+  guest_seconds=60 far "wget -q -O - http://$guest_vlan/file | sha256sum" | cmp - "$scratch/$guest.sum"
+  far_link vlan5 .stats64 >"$scratch/$guest.vlan"
+  jq -r '"\(.rx.packets) and \(.tx.packets) frames with the tag"' "$scratch/$guest.vlan" >&3
+  jq -e ".rx.bytes > $size * 1000000 and .tx.bytes > $size * 1000000" "$scratch/$guest.vlan"
+  guest "$ip link del vlan5; $ip link del vlan6"
+  far "$ip link del vlan5"
+  wait_for 30 both_count_the_same 0
+}
 
 carrier() { [[ $(guest "cat /sys/class/net/$(<"$scratch/$guest.nic")/carrier") == "$1" ]]; }
 
@@ -34,6 +61,32 @@ taken_back_and_offered() {
   carries_again
 }
 
+# received COUNT: whether the first interface has got more frames than that.
+received() { link "$(nic 0)" ".stats64.rx.packets > $1"; }
+
+# The host takes it back without a word while frames come. As above, the guest itself is silent.
+taken_back_under_traffic() {
+  local name before
+  name=$(nic 0)
+  guest 'echo 1 >/proc/sys/net/ipv4/icmp_echo_ignore_all'
+  before=$(link "$name" .stats64.rx.packets)
+  far "$ip neigh replace $guest4 lladdr 00:15:5d:c0:00:01 dev vsp0 nud permanent
+    for number in 1 2 3 4; do ping -q -i 0.01 -s 1400 $guest4 >/dev/null 2>&1 </dev/null & echo \$!; done >senders"
+  wait_for 20 received $((before + 200))
+  host_does 'nic 0 rescind'
+  wait_for 30 gone 0
+  guest "[ ! -e /sys/class/net/$name ]"
+  # The other device goes on, and so do those that send.
+  counters 1
+  far 'kill -0 $(cat senders)'
+  host_does 'nic 0 offer'
+  addresses
+  wait_for 20 received 200
+  far "kill \$(cat senders); $ip neigh del $guest4 dev vsp0"
+  guest 'echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_all'
+  carries
+}
+
 loads_again() {
   guest "rmmod hv_netvsc; ! ls -d /sys/class/net/eth*"
   guest "insmod /modules/${guest%x*}/hv_netvsc.ko"
@@ -42,6 +95,10 @@ loads_again() {
 
 carries_again() {
   addresses
+  carries
+}
+
+carries() {
   pings "$far4"
   flows
   wait_for 30 both_count_the_same 0
@@ -149,6 +206,7 @@ check 'a table for one queue' 90 obeys_the_table
 check 'one queue, and all again' 120 fewer_queues
 check 'MTU 9000 and others' 200 large_frames
 check 'offloads on and off' 200 offloads
+check 'a VLAN' 120 talks_in_a_vlan
 check 'the filter' 60 filters
 check 'another address' 60 changes_its_address
 check 'link down and up' 90 link_down_and_up
@@ -156,5 +214,6 @@ check 'rescinded and offered' 120 taken_back_and_offered
 check 'unload and load' 120 loads_again
 check 'two on a switch' 240 two_on_the_switch
 check 'over the switch' 120 talks_over_the_switch
+check 'rescinded under traffic' 150 taken_back_under_traffic
 check 'the log has nothing bad' 40 says_nothing_bad_of_nics
 check 'powers off' 90 powers_off

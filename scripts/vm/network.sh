@@ -20,6 +20,9 @@ bed_outputs=(host machine pcapng)
 ethtool=$(realpath "$(PATH=$PATH:/sbin type -P ethtool)")
 
 bed_add_parts() {
+  local name
+  for name in "${kernels[@]}"; do cp -r "$bed_parts/kernels/$name/vlan" "$l2/modules/$name-vlan"; done
+  cp -r "$bed_parts/kernels/6.12/vlan" "$l1/modules/"
   bed_add_program "$ip"
   bed_add_program "$ip" l1
   bed_add_program "$ethtool"
