@@ -62,7 +62,7 @@ guest_boots() { guest_seconds=240 guest uname -r >&3; }
 
 connects() {
   local version=6.0
-  [[ $guest != 6.12* ]] || version=5.3
+  [[ $guest != 6.* ]] || version=5.3
   [[ $guest != *v* ]] || version=${guest#*v}
   # Each byte through the console takes its time.
   guest "dmesg | grep -E 'Hypervisor detected: Microsoft Hyper-V|Vmbus version:'" >"$scratch/$guest.words"
