@@ -78,7 +78,7 @@ taken_back_under_traffic() {
   guest "[ ! -e /sys/class/net/$name ]"
   # The other device goes on, and so do those that send.
   counters 1
-  far 'kill -0 $(cat senders)'
+  far "kill -0 \$(cat senders)"
   host_does 'nic 0 offer'
   addresses
   wait_for 20 received 200
