@@ -31,12 +31,12 @@ final class DatagramSocket: Sendable {
 
   deinit { _ = close(descriptor) }
 
-  /// The next datagram as text; empty when none comes for 20 seconds.
-  func receive() -> String {
-    var waiting = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-    guard unsafe poll(&waiting, 1, 20_000) == 1 else { return "" }
+  /// The next datagram as text; empty when none comes for a minute. Its task sleeps meanwhile: a thread that
+  /// waited here might be the one that the sender needs.
+  func receive() async -> String {
+    for _ in 0..<6000 where isEmpty { try? await Task.sleep(for: .milliseconds(10)) }
     var bytes = [UInt8](repeating: 0, count: 4096)
-    let count = unsafe recv(descriptor, &bytes, bytes.count, 0)
+    let count = unsafe recv(descriptor, &bytes, bytes.count, Int32(MSG_DONTWAIT))
     return String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self)
   }
 

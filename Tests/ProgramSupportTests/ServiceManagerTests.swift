@@ -16,32 +16,32 @@ struct ServiceManagerTests {
     #expect(make(["NOTIFY_SOCKET": "", "WATCHDOG_USEC": "1000"]) == nil)
   }
 
-  @Test func newsGoToAPath() throws {
+  @Test func newsGoToAPath() async throws {
     let place = TemporarySocketPath()
     let socket = try DatagramSocket(at: place.path)
     let manager = try #require(make(["NOTIFY_SOCKET": place.path]))
     manager.tell(.ready, .status("vsc0: link up"))
-    #expect(socket.receive() == "READY=1\nSTATUS=vsc0: link up")
+    #expect(await socket.receive() == "READY=1\nSTATUS=vsc0: link up")
     manager.tell(.alive)
     manager.tell(.stopping)
-    #expect(socket.receive() == "WATCHDOG=1")
-    #expect(socket.receive() == "STOPPING=1")
+    #expect(await socket.receive() == "WATCHDOG=1")
+    #expect(await socket.receive() == "STOPPING=1")
   }
 
-  @Test func newsGoToAnAbstractName() throws {
+  @Test func newsGoToAnAbstractName() async throws {
     let name = "@vmbus-notify-\(ownProcess)-\(UInt64.random(in: 0...UInt64.max))"
     let socket = try DatagramSocket(at: name)
     let manager = try #require(make(["NOTIFY_SOCKET": name]))
     manager.tell(.ready)
-    #expect(socket.receive() == "READY=1")
+    #expect(await socket.receive() == "READY=1")
   }
 
-  @Test func aStatusIsOneLine() throws {
+  @Test func aStatusIsOneLine() async throws {
     let place = TemporarySocketPath()
     let socket = try DatagramSocket(at: place.path)
     let manager = try #require(make(["NOTIFY_SOCKET": place.path]))
     manager.tell(.status("gone\r\nREADY=1\nFDSTORE=1"))
-    #expect(socket.receive() == "STATUS=gone READY=1 FDSTORE=1")
+    #expect(await socket.receive() == "STATUS=gone READY=1 FDSTORE=1")
   }
 
   @Test(arguments: [
@@ -78,8 +78,8 @@ struct ServiceManagerTests {
     let manager = try #require(make(["NOTIFY_SOCKET": place.path, "WATCHDOG_USEC": "20000"]))
     let workers = [try Worker(.init(name: "first")), try Worker(.init(name: "second"))]
     let task = Task { await manager.keepAlive(workers) }
-    #expect(socket.receive() == "WATCHDOG=1")
-    #expect(socket.receive() == "WATCHDOG=1")
+    #expect(await socket.receive() == "WATCHDOG=1")
+    #expect(await socket.receive() == "WATCHDOG=1")
     task.cancel()
     await task.value
     for worker in workers { worker.stop() }
@@ -98,7 +98,7 @@ struct ServiceManagerTests {
       try? await Task.sleep(for: .milliseconds(100))
       #expect(socket.isEmpty)
       gate.open()
-      #expect(socket.receive() == "WATCHDOG=1")
+      #expect(await socket.receive() == "WATCHDOG=1")
       group.cancelAll()
     }
     for worker in workers { worker.stop() }
