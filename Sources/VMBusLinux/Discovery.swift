@@ -14,12 +14,23 @@ public struct VMBusInventory: Sendable, Equatable {
   /// Looks once. Devices that go away meanwhile are left out.
   public init() throws(DiscoveryError) {
     let context = try UdevContext()
-    var (devices, unreadable): ([VMBusDeviceRecord], [DiscoveryError]) = ([], [])
+    var unreadable: [DiscoveryError] = []
     let nodes = try Self.nodes(context, &unreadable)
-    for path in try context.devicePaths(subsystem: "vmbus") {
+    let directories = try context.devicePaths(subsystem: "vmbus").map { SysfsDirectory($0) }
+    self.init(directories, unreadable) { nodes[$0.path] ?? [] }
+  }
+
+  /// - Parameters:
+  ///   - unreadable: what was so before.
+  ///   - nodes: the UIO devices below a device.
+  init(
+    _ directories: [SysfsDirectory], _ unreadable: [DiscoveryError] = [],
+    nodes: (SysfsDirectory) throws(DiscoveryError) -> [UIODeviceRecord]
+  ) {
+    var (devices, unreadable): ([VMBusDeviceRecord], [DiscoveryError]) = ([], unreadable)
+    for directory in directories {
       do throws(DiscoveryError) {
-        try devices.append(
-          VMBusDeviceRecord(reading: SysfsDirectory(path), nodes: nodes[path] ?? []))
+        try devices.append(VMBusDeviceRecord(reading: directory, nodes: nodes(directory)))
       } catch .vanished {
         continue
       } catch {

@@ -7,21 +7,10 @@ extension VMBusInventory {
   /// kernel gives them. Devices that go away meanwhile are left out.
   package init(_ paths: SystemPaths) throws(DiscoveryError) {
     let bus = SysfsDirectory("\(paths.sysfs)/bus/vmbus")
-    var (devices, unreadable): ([VMBusDeviceRecord], [DiscoveryError]) = ([], [])
-    for name in try bus.names(in: "devices") {
-      let directory = bus.directory("devices/\(name)")
-      do throws(DiscoveryError) {
-        try devices.append(
-          VMBusDeviceRecord(reading: directory, nodes: Self.nodes(below: directory, paths)))
-      } catch .vanished {
-        continue
-      } catch {
-        unreadable.append(error)
-      }
+    let directories = try bus.names(in: "devices").map { bus.directory("devices/\($0)") }
+    self.init(directories) { directory throws(DiscoveryError) in
+      try Self.nodes(below: directory, paths)
     }
-    self.devices = devices.sorted { $0.channel.rawValue < $1.channel.rawValue }
-    self.unreadable = unreadable
-    whyNothing = devices.isEmpty && unreadable.isEmpty ? .onThisMachine() : nil
   }
 
   private static func nodes(
