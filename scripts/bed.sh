@@ -197,6 +197,15 @@ run_by() {
   return "${status:-1}"
 }
 
+# refused STATUS PATTERN COMMAND...: one line on standard error that says it, and that status.
+refused() {
+  local status=0 wanted=$1 pattern=$2
+  shift 2
+  guest "$*" >/dev/null 2>"$scratch/$guest.refused" || status=$?
+  cat "$scratch/$guest.refused"
+  ((status == wanted)) && (($(wc -l <"$scratch/$guest.refused") == 1)) && grep -q "$pattern" "$scratch/$guest.refused"
+}
+
 # guest_background NAME COMMAND...: starts a program, which runs on in the guest. Its output goes
 # to /tmp/NAME.log there. It ignores SIGINT, as all that a script puts into the background.
 guest_background() {

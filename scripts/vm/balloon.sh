@@ -104,15 +104,6 @@ lists_the_bound() {
   guest vmbusctl list >&3
 }
 
-# refused STATUS PATTERN COMMAND...: one line on standard error that says it, and that status.
-refused() {
-  local status=0 wanted=$1 pattern=$2
-  shift 2
-  guest "$*" >/dev/null 2>"$scratch/$guest.refused" || status=$?
-  cat "$scratch/$guest.refused"
-  ((status == wanted)) && (($(wc -l <"$scratch/$guest.refused") == 1)) && grep -q "$pattern" "$scratch/$guest.refused"
-}
-
 bad_input() {
   refused 64 'no GUID, relid or class' vsc-balloon --device nonsense
   refused 69 'has no balloon device' vsc-balloon --device 00000000-0000-0000-0000-000000000001

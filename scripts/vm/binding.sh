@@ -33,15 +33,6 @@ guest_script() {
 devices=/sys/bus/vmbus/devices
 disk=5d15c000-0000-4000-8000-000000000000 other=5d15c000-0000-4000-8000-000000000001
 
-# refused STATUS PATTERN COMMAND...: one line on standard error that says it, and that status.
-refused() {
-  local status=0 wanted=$1 pattern=$2
-  shift 2
-  guest "$*" >/dev/null 2>"$scratch/$guest.refused" || status=$?
-  cat "$scratch/$guest.refused"
-  ((status == wanted)) && (($(wc -l <"$scratch/$guest.refused") == 1)) && grep -q "$pattern" "$scratch/$guest.refused"
-}
-
 # did JSON-FILTER COMMAND...: what vmbusctl says of what it did fulfils a condition of jq.
 did() {
   local filter=$1
