@@ -62,6 +62,9 @@ import Testing
 
   // MARK: - Contents
 
+  /// No byte of it is zero.
+  static let pattern = (0..<largest + 4096).map { UInt8(truncatingIfNeeded: ($0 &* 7) % 251) | 1 }
+
   /// Each size from 512 bytes to the largest, at each offset to a cache line, a block and a page at
   /// which somebody's memory may begin, both directions: nothing beside the bytes is touched, and what
   /// was exposed is gone.
@@ -70,15 +73,16 @@ import Testing
     let pages = TestPages(count: 32)
     var pool = pool(pages)
     for offset in [0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 63, 64, 511, 512, 4095, 4096] {
-      let memory = (0..<offset + count).map { UInt8(truncatingIfNeeded: ($0 &* 7) % 251) | 1 }
-      var target = [UInt8](repeating: 0xEE, count: offset + count + 8)
+      let memory = unsafe Self.pattern.span.bytes.extracting(offset..<offset + count)
+      let untouched = [UInt8](repeating: 0xEE, count: offset + count + 8)
+      var target = untouched
       do {
         var buffer = try unwrap(pool.take(count))
-        unsafe buffer.copyIn(memory.span.bytes.extracting(offset..<offset + count))
+        buffer.copyIn(memory)
         buffer.lend(count)
         // What the device finds there.
         let found = unsafe UnsafeRawBufferPointer(start: buffer.start, count: count)
-        let isThere = unsafe found.elementsEqual(memory[offset...])
+        let isThere = unsafe areEqual(found.bytes, memory)
         #expect(isThere)
         buffer.takeBack()
         var span = target.mutableSpan
@@ -86,11 +90,17 @@ import Testing
         var part = all._mutatingExtracting(offset..<offset + count)
         buffer.moveOut(from: 0, into: &part)
       }
-      #expect(target[offset..<offset + count] == memory[offset...])
-      #expect(target[..<offset].allSatisfy { $0 == 0xEE })
-      #expect(target[(offset + count)...].allSatisfy { $0 == 0xEE })
+      let end = offset + count
+      let (bytes, before) = unsafe (target.span.bytes, untouched.span.bytes)
+      let isBack = areEqual(bytes.extracting(offset..<end), memory)
+      let restIsUntouched =
+        areEqual(bytes.extracting(first: offset), before.extracting(first: offset))
+        && areEqual(bytes.extracting(droppingFirst: end), before.extracting(droppingFirst: end))
+      #expect(isBack)
+      #expect(restIsUntouched)
     }
-    let isZero = unsafe pages.bytes.allSatisfy { $0 == 0 }
+    let zeroes = unsafe [UInt8](repeating: 0, count: pages.bytes.count)
+    let isZero = unsafe areEqual(UnsafeRawBufferPointer(pages.bytes).bytes, zeroes.span.bytes)
     #expect(isZero)
     let statistics = pool.statistics
     #expect(statistics.copiedIn == 16 * count && statistics.copiedOut == 16 * count)

@@ -5,7 +5,7 @@
 # of whose `guest` comes one that is stricter; `far` is a channel of the part.
 
 # By its path, since busybox's shell prefers its own.
-ip=$(realpath "$(PATH=$PATH:/sbin type -P ip)")
+ip=$(realpath -m /bin/ip)
 
 # Addresses of the guest's interface and of the far end's.
 guest4=192.0.2.2 far4=192.0.2.1

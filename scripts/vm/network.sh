@@ -17,7 +17,7 @@ bed_channels=(commands far)
 bed_outputs=(host machine pcapng)
 
 # By their paths, since busybox's shell prefers its own.
-ethtool=$(realpath "$(PATH=$PATH:/sbin type -P ethtool)")
+ethtool=$(realpath -m /sbin/ethtool)
 
 bed_add_parts() {
   local name
