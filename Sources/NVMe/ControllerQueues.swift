@@ -77,7 +77,7 @@ extension NVMeController {
     }
     return NVMeQueue(
       pair, namespace: namespace, information, depth: depth, timeout: configuration.timeout,
-      state: life.state)
+      takesDescriptors: state.withLock { $0.data.takesDescriptors }, state: life.state)
   }
 
   /// Makes a queue pair known to the controller.

@@ -22,6 +22,8 @@ public struct NVMeQueue: BlockQueue, ~Copyable {
   @usableFromInline let geometry: DiskGeometry
   @usableFromInline let lists: UnsafeMutablePointer<UInt64>
   @usableFromInline let listPages: UnsafePointer<GPN>
+  /// The controller takes SGLs, too.
+  @usableFromInline let takesDescriptors: Bool
   @usableFromInline let state: ChannelState
   /// Requests are taken: the controller knows the queue.
   @usableFromInline var isOpen = true
@@ -39,7 +41,7 @@ public struct NVMeQueue: BlockQueue, ~Copyable {
   ///   - state: of the controller; when it ends, so does the queue.
   init(
     _ pair: consuming QueuePair, namespace: UInt32, _ information: DiskInformation, depth: Int,
-    timeout: UInt64, state: ChannelState
+    timeout: UInt64, takesDescriptors: Bool, state: ChannelState
   ) {
     let depth = min(max(depth, 1), Int(pair.entries) - 1, Self.maximumDepth)
     var bits = 0
@@ -57,6 +59,7 @@ public struct NVMeQueue: BlockQueue, ~Copyable {
     self.information = information
     geometry = information.geometry
     self.timeout = timeout
+    self.takesDescriptors = takesDescriptors
     self.state = state
     self.pair = pair
   }
@@ -154,7 +157,8 @@ public struct NVMeQueue: BlockQueue, ~Copyable {
       deadline: MonotonicClock.coarse() &+ timeout)
   }
 
-  /// Tells where the data lies: the first page, then the second one or a list of all that follow.
+  /// Tells where the data lies: the first page, then the second one or a list of all that follow; or, where
+  /// the controller takes it, the one stretch that they are.
   ///
   /// - Returns: false when there are more pages than a list of this queue holds.
   @inlinable
@@ -170,6 +174,11 @@ public struct NVMeQueue: BlockQueue, ~Copyable {
       command.data2 = buffer.deviceAddress(ofPage: 1)
       return true
     }
+    if takesDescriptors, Self.isOneStretch(buffer, pages) {
+      command.descriptor = NVMeDescriptor(
+        address: first, length: UInt32(truncatingIfNeeded: byteCount))
+      return true
+    }
     let listByteCount = pair.memory.listByteCount
     guard pages &- 1 <= listByteCount / 8 else { return false }
     // Safe: each slot has a list of so many bytes, and the slot is below the number of them.
@@ -179,6 +188,17 @@ public struct NVMeQueue: BlockQueue, ~Copyable {
       unsafe list[index &- 1] = buffer.deviceAddress(ofPage: index).littleEndian
     }
     command.data2 = unsafe listPages[start >> 12] &<< 12 | UInt64(start & 4095)
+    return true
+  }
+
+  /// Whether the device finds the buffer's first pages one after the other.
+  @inlinable
+  static func isOneStretch(_ buffer: borrowing DMABuffer<HostVisible>, _ pages: Int) -> Bool {
+    var expected = buffer.deviceAddress(ofPage: 0) & ~4095
+    for index in 1..<pages {
+      expected &+= 4096
+      if buffer.deviceAddress(ofPage: index) != expected { return false }
+    }
     return true
   }
 

@@ -34,13 +34,14 @@ public struct NVMeControllerData: WireLayout, Equatable {
   public var optionalCommands: UInt16 = 0
   /// @525: bit 0: there is a cache that loses its content with the power.
   public var writeCache: UInt8 = 0
-  /// @536: bits 1 and 0: SGLs are understood.
+  /// @536: bits 1 and 0: 1 where SGLs are understood, 2 where they must begin and end at words.
   public var scatterGather: UInt32 = 0
 
   public init() {}
 
   public var hasDatasetManagement: Bool { optionalCommands >> 2 & 1 != 0 }
   public var hasWriteZeroes: Bool { optionalCommands >> 3 & 1 != 0 }
+  public var takesDescriptors: Bool { 1...2 ~= scatterGather & 3 }
   public var hasWriteCache: Bool { writeCache & 1 != 0 }
   public var tellsOfNamespaces: Bool { optionalEvents >> 8 & 1 != 0 }
   public var takesEntries: Bool {

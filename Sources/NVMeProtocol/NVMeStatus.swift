@@ -51,6 +51,8 @@ public struct NVMeCondition: WireInteger {
   @inlinable public static var abortedByQueueDeletion: Self { Self(rawValue: 0x008) }
   @inlinable public static var invalidNamespace: Self { Self(rawValue: 0x00B) }
   @inlinable public static var commandSequenceError: Self { Self(rawValue: 0x00C) }
+  @inlinable public static var invalidDataLength: Self { Self(rawValue: 0x00F) }
+  @inlinable public static var invalidDescriptorType: Self { Self(rawValue: 0x011) }
   @inlinable public static var invalidPRPOffset: Self { Self(rawValue: 0x013) }
   @inlinable public static var writeProtected: Self { Self(rawValue: 0x020) }
   @inlinable public static var interrupted: Self { Self(rawValue: 0x021) }

@@ -62,6 +62,7 @@ extension NVMeDevice {
     data.namespaceCount = UInt32(namespaces.count)
     data.optionalCommands = 1 << 2 | 1 << 3
     data.writeCache = 1
+    data.scatterGather = settings.takesDescriptors ? 1 : 0
     return data
   }
 

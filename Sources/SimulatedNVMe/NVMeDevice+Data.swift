@@ -8,7 +8,9 @@ import VMBus
 extension NVMeDevice {
   func move(_ command: NVMeCommand) -> Outcome {
     guard let opcode = NVMeOpcode(rawValue: command.opcode) else { return .status(.invalidOpcode) }
-    guard command.flags == 0 else { return .status(.invalidField) }
+    guard command.flags == 0 || settings.takesDescriptors && command.descriptor != nil else {
+      return .status(.invalidField)
+    }
     if opcode == .flush, command.namespace == .max {
       for box in namespaces { try? box.namespace.image.flush() }
       return .status(.success)
@@ -124,6 +126,17 @@ extension NVMeDevice {
   private func pieces(
     _ command: NVMeCommand, _ byteCount: Int, _ condition: inout NVMeCondition
   ) -> [(address: UInt64, byteCount: Int)]? {
+    if let descriptor = command.descriptor {
+      guard descriptor.type == 0 else {
+        condition = .invalidDescriptorType
+        return nil
+      }
+      guard Int(descriptor.length) == byteCount else {
+        condition = .invalidDataLength
+        return nil
+      }
+      return [(descriptor.address, byteCount)]
+    }
     // Words: a PRP's offset is a multiple of 4.
     guard command.data1 & 3 == 0 else {
       condition = .invalidPRPOffset

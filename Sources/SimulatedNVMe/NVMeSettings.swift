@@ -13,6 +13,8 @@ public struct NVMeSettings: Sendable {
   public var maximumTransferPower: UInt8 = 8
   /// CAP.TO: time to become ready.
   public var readyHalfSeconds: UInt8 = 10
+  /// SGLs are understood: one data block, in the command itself.
+  public var takesDescriptors = true
   public var faults: [NVMeFault] = []
   /// It never becomes ready.
   public var neverReady = false

@@ -36,6 +36,28 @@ import VMBus
     }
   }
 
+  /// A data block of 0x20000 bytes: the flags' bits 7 and 6 are 01, and its type and subtype are 0.
+  @Test func descriptor() throws {
+    var command = NVMeCommand(.write, namespace: 1, block: 0, count: 256)
+    command.descriptor = NVMeDescriptor(address: 0x1122_3344_5566_7200, length: 0x20000)
+    let bytes = command.wireBytes
+    #expect(Array(bytes[0..<2]) == [0x01, 0x40])
+    let descriptor: [UInt8] =
+      [0x00, 0x72, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11] + [0, 0, 2, 0] + [0, 0, 0, 0]
+    #expect(Array(bytes[24..<40]) == descriptor)
+    #expect(try NVMeDescriptor(parsing: descriptor) == command.descriptor)
+    // A last segment, by its address: what comes after it is no data.
+    command.data2 |= 0x30 << 56
+    #expect(command.descriptor?.type == 0x30)
+    #expect(command.descriptor?.wireBytes.last == 0x30)
+    // Other flags mean pages, or metadata of its own.
+    command.flags = 0x80
+    #expect(command.descriptor == nil)
+    command.flags = 0x40
+    command.descriptor = nil
+    #expect(command.flags == 0 && command.data1 == 0 && command.data2 == 0)
+  }
+
   @Test func forcedWrite() {
     let command = NVMeCommand(.write, namespace: 2, block: 0, count: 65536, forced: true)
     let bytes = command.wireBytes
@@ -144,7 +166,7 @@ import VMBus
     #expect("\(data.version)" == "NVMe 1.4" && data.tellsOfNamespaces)
     #expect(data.abortLimit == 3 && data.eventLimit == 3 && data.takesEntries)
     #expect(data.namespaceCount == 2 && data.hasDatasetManagement && data.hasWriteZeroes)
-    #expect(data.hasWriteCache && data.scatterGather == 1)
+    #expect(data.hasWriteCache && data.scatterGather == 1 && data.takesDescriptors)
     #expect(data.wireBytes == Array(bytes.prefix(540)))
   }
 

@@ -214,7 +214,8 @@ struct HostileRun: ~Copyable {
     disk.geometry.blockCount = 1 << 20
     disk.geometry.maximumTransferByteCount = 32768
     queue = NVMeQueue(
-      pair, namespace: 1, disk, depth: depth, timeout: 1, state: ChannelState())
+      pair, namespace: 1, disk, depth: depth, timeout: 1, takesDescriptors: settings & 4 != 0,
+      state: ChannelState())
     self.pool = pool
   }
 

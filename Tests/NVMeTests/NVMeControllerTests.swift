@@ -8,9 +8,13 @@ import Testing
 import VSC
 
 @Suite struct NVMeControllerTests {
-  @Test(arguments: [(512, false), (4096, false), (512, true)])
-  func readsWhatItWrote(block: Int, isIsolated: Bool) async throws {
-    let bed = try await NVMeBed(blockByteCount: block, isIsolated: isIsolated)
+  @Test(arguments: [
+    (512, false, true), (512, false, false), (4096, false, true), (512, true, true),
+  ])
+  func readsWhatItWrote(block: Int, isIsolated: Bool, takesDescriptors: Bool) async throws {
+    var settings = NVMeSettings()
+    settings.takesDescriptors = takesDescriptors
+    let bed = try await NVMeBed(settings, blockByteCount: block, isIsolated: isIsolated)
     let disk = try await bed.controller.disk(1)
     #expect(disk.byteCount == 16 << 20)
     #expect(disk.information.isBounced == isIsolated)
