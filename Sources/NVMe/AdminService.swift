@@ -45,6 +45,9 @@ struct AdminService: Pollable, ~Copyable {
   private let life: ControllerLife
   private let registers: PCIRegisters
   private let timeout: UInt64
+  private let lookInterval: UInt64
+  /// When the controller's status is read next.
+  private var nextLook = UInt64.max
   private var isOpen = true
   private var received: UInt64 = 0
   private(set) var counters = ChannelCounters()
@@ -57,13 +60,14 @@ struct AdminService: Pollable, ~Copyable {
 
   init(
     _ pair: consuming QueuePair, _ pool: consuming DMAPool<HostVisible>, _ life: ControllerLife,
-    _ registers: PCIRegisters, timeout: UInt64, grace: UInt64
+    _ registers: PCIRegisters, timeout: UInt64, grace: UInt64, lookInterval: UInt64
   ) {
     self.pair = pair
     self.pool = pool
     self.life = life
     self.registers = registers
     self.timeout = timeout
+    self.lookInterval = lookInterval
     requests = Requests(capacity: Self.depth, lastGeneration: Self.lastGeneration)
     recovery = ControllerRecovery(grace: grace)
   }
@@ -88,7 +92,7 @@ struct AdminService: Pollable, ~Copyable {
   mutating func arm() -> Bool { isOpen && pair.hasCompletion }
   mutating func disarm() {}
 
-  var nextDeadline: UInt64 { min(requests.nextDeadline, recovery.deadline) }
+  var nextDeadline: UInt64 { min(requests.nextDeadline, recovery.deadline, nextLook) }
 
   mutating func expire(now: UInt64) {
     var isLate = false
@@ -102,6 +106,7 @@ struct AdminService: Pollable, ~Copyable {
       recovery.expire(
         now: now, missing: life.missing.load(ordering: .relaxed),
         completed: life.completed.load(ordering: .relaxed)))
+    if now >= nextLook { look(now: now) }
   }
 
   // MARK: - Commands
@@ -204,13 +209,25 @@ struct AdminService: Pollable, ~Copyable {
 
   /// A request of a queue is late.
   mutating func late(queue: UInt16, identifier: UInt16, now: UInt64) {
-    let status = (try? registers.read32(at: NVMeRegister.status)) ?? .max
-    let controller = NVMeControllerStatus(rawValue: status)
     act(
       recovery.late(
-        queue: queue, identifier: identifier,
-        hasFailed: !controller.isReady || controller.hasFailed,
+        queue: queue, identifier: identifier, hasFailed: status.needsReset,
         completed: life.completed.load(ordering: .relaxed), now: now))
+  }
+
+  private var status: NVMeControllerStatus {
+    NVMeControllerStatus(rawValue: (try? registers.read32(at: NVMeRegister.status)) ?? .max)
+  }
+
+  /// Looks from now on whether the controller is still ready. One that failed, or that was reset behind the
+  /// driver's back, answers nothing: all requests would wait until they are late.
+  mutating func watch() { nextLook = MonotonicClock.now() &+ lookInterval }
+
+  private mutating func look(now: UInt64) {
+    nextLook = now &+ lookInterval
+    let status = status
+    // Of a function that is gone its transport tells.
+    if !status.isGone { act(recovery.looked(hasFailed: status.needsReset)) }
   }
 
   private mutating func act(_ action: ControllerRecovery.Action) {

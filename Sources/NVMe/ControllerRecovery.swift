@@ -28,6 +28,8 @@ struct ControllerRecovery {
   private let limit: Int
   /// Completions that there were at the last reset.
   private var completed: UInt64 = 0
+  /// Looks in a row that found the controller failed, with a reset between each two.
+  private var failures = 0
 
   /// - Parameter limit: resets in a row after which a controller that completes nothing is given up.
   init(grace: UInt64, limit: Int = 3) {
@@ -61,6 +63,24 @@ struct ControllerRecovery {
       return hasFailed || queue == 0 ? reset(completed) : .none
     case .resetting, .over: return .none
     }
+  }
+
+  /// The controller's status was looked at.
+  ///
+  /// - Parameter hasFailed: the controller says so itself, or is not ready any more.
+  mutating func looked(hasFailed: Bool) -> Action {
+    switch stage {
+    case .resetting, .over: return .none
+    case .idle, .aborting: break
+    }
+    failures = hasFailed ? failures + 1 : 0
+    guard hasFailed else { return .none }
+    guard failures <= limit else {
+      stage = .over
+      return .giveUp
+    }
+    stage = .resetting
+    return .reset
   }
 
   /// The abort was answered.

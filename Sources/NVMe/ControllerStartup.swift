@@ -40,6 +40,7 @@ extension NVMeController {
       try await controller.enable()
       try await controller.identify()
       controller.follow()
+      _ = await controller.admin.value { $0.watch() }
       return controller
     } catch {
       await controller.close()

@@ -26,6 +26,8 @@ public final class NVMeController: BlockController, Sendable {
     public var adminTimeout: UInt64
     /// Nanoseconds to become ready, where the controller takes more for itself.
     public var startupLimit: UInt64
+    /// Nanoseconds between looks at the controller's status.
+    public var lookInterval: UInt64
     public var retry: RetryPolicy
     /// Queues beyond the first one, at most; one for each further worker is asked for.
     public var maximumQueues: Int
@@ -33,7 +35,8 @@ public final class NVMeController: BlockController, Sendable {
     public init(
       depth: Int = 64, bufferByteCount: Int = 256 * 1024, poolByteCount: Int? = nil,
       timeout: UInt64 = 30_000_000_000, adminTimeout: UInt64 = 10_000_000_000,
-      startupLimit: UInt64 = .max, retry: RetryPolicy = RetryPolicy(), maximumQueues: Int = 64
+      startupLimit: UInt64 = .max, lookInterval: UInt64 = 1_000_000_000,
+      retry: RetryPolicy = RetryPolicy(), maximumQueues: Int = 64
     ) {
       self.depth = depth
       self.bufferByteCount = bufferByteCount
@@ -41,6 +44,7 @@ public final class NVMeController: BlockController, Sendable {
       self.timeout = timeout
       self.adminTimeout = adminTimeout
       self.startupLimit = startupLimit
+      self.lookInterval = lookInterval
       self.retry = retry
       self.maximumQueues = maximumQueues
     }
@@ -105,7 +109,7 @@ public final class NVMeController: BlockController, Sendable {
     isBounced = pool.isBounced
     let service = AdminService(
       pair, pool, life, registers, timeout: configuration.adminTimeout,
-      grace: configuration.adminTimeout)
+      grace: configuration.adminTimeout, lookInterval: configuration.lookInterval)
     let dropped = Promise<Void>()
     admin = workers[0].attach(service) { dropped.keep(()) }
     state.withLock { $0.dropped.append(dropped) }

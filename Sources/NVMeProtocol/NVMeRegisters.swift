@@ -79,6 +79,8 @@ public struct NVMeControllerStatus: WireInteger {
   public var isReady: Bool { rawValue & 1 != 0 && !isGone }
   /// Controller fatal status: only a reset helps.
   public var hasFailed: Bool { rawValue & 2 != 0 && !isGone }
+  /// A controller in use that fails, or is not ready any more: it answers nothing until it is started anew.
+  public var needsReset: Bool { !isReady || hasFailed }
   public var isShutDown: Bool { rawValue >> 2 & 3 == 2 }
 }
 

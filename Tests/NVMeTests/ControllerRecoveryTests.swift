@@ -51,6 +51,46 @@ import Testing
     #expect(!recovery.isResetting)
   }
 
+  @Test func aFailureThatIsSeenResets() {
+    var recovery = ControllerRecovery(grace: 100)
+    var action = recovery.looked(hasFailed: false)
+    #expect(action == .none)
+    action = recovery.looked(hasFailed: true)
+    #expect(action == .reset)
+    // It is not ready while it is reset.
+    action = recovery.looked(hasFailed: true)
+    #expect(action == .none)
+    _ = recovery.resetEnded(true)
+    // An abort under way has no answer to wait for.
+    _ = late(&recovery)
+    action = recovery.looked(hasFailed: true)
+    #expect(action == .reset)
+    #expect(recovery.deadline == .max)
+    action = recovery.aborted(false, completed: 0)
+    #expect(action == .none)
+  }
+
+  @Test func oneThatFailsAfterEachResetIsGivenUp() {
+    var recovery = ControllerRecovery(grace: 100, limit: 2)
+    for _ in 0..<2 {
+      for _ in 0..<2 {
+        let action = recovery.looked(hasFailed: true)
+        #expect(action == .reset)
+        _ = recovery.resetEnded(true)
+      }
+      // A look at one that works is a new beginning.
+      let action = recovery.looked(hasFailed: false)
+      #expect(action == .none)
+    }
+    for expected in [ControllerRecovery.Action.reset, .reset, .giveUp, .none] {
+      let action = recovery.looked(hasFailed: true)
+      #expect(action == expected)
+      if expected == .reset { _ = recovery.resetEnded(true) }
+    }
+    let action = recovery.looked(hasFailed: false)
+    #expect(action == .none)
+  }
+
   @Test func missingRequestsReset() {
     var recovery = ControllerRecovery(grace: 100)
     _ = late(&recovery)

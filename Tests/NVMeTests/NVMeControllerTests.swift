@@ -235,6 +235,30 @@ import VSC
     await bed.close()
   }
 
+  /// Nothing is late: the driver sees that the controller has failed, and sends again what was under way.
+  @Test func aFailedControllerIsSeen() async throws {
+    var settings = NVMeSettings()
+    settings.faults = [.init(.fail, after: 5), .init(.fail, after: 20)]
+    let bed = try await NVMeBed(
+      settings, workers: 2, .init(depth: 16, timeout: .max / 2, lookInterval: 10_000_000))
+    let disk = try await bed.controller.disk(1)
+    try await withThrowingTaskGroup(of: Void.self) { group in
+      for part in 0..<32 {
+        group.addTask {
+          let bytes = NVMeBed.pattern(4096, seed: part)
+          try await disk.write(at: UInt64(part) << 12, bytes)
+          #expect(try await disk.read(at: UInt64(part) << 12, count: 4096) == bytes)
+        }
+      }
+      try await group.waitForAll()
+    }
+    #expect(await bed.controller.adminCounters()?.resets == 2)
+    let counters = await bed.controller.counters()
+    #expect(
+      counters.allSatisfy { $0.timeouts == 0 && $0.abandoned == 0 && $0.memory.inUse == 0 })
+    await bed.close()
+  }
+
   @Test func oneThatNeverAnswersIsGivenUp() async throws {
     var settings = NVMeSettings()
     settings.faults = [.init(.drop, count: .max)]

@@ -171,21 +171,44 @@ drives_the_disk() {
   say "$place" >"$scratch/$guest.written"
 }
 
+# serves WAY: the disk as NBD, in the background.
+serves() {
+  guest_background export "vsc-nvme export --device $address --vfio $1 --socket /tmp/nbd"
+  wait_for 60 guest "nbdinfo --size 'nbd+unix:///?socket=/tmp/nbd'"
+}
+
+ends_serving() {
+  guest_end export
+  guest 'rm -f /tmp/nbd'
+}
+
 # What the export serves is behind all that the kernel's driver looks at.
 exports_the_disk() {
   local way
   for way in $(the_ways); do
-    guest_background export "vsc-nvme export --device $address --vfio $way --socket /tmp/nbd"
-    wait_for 60 guest "nbdinfo --size 'nbd+unix:///?socket=/tmp/nbd'"
+    serves "$way"
     guest_seconds=120 guest "cd /tmp && fio --name=verify --ioengine=nbd --uri='nbd+unix:///?socket=/tmp/nbd' \
       --offset=32M --size=8M --rw=randwrite --bsrange=4k-64k --iodepth=16 --verify=crc32c --verify_fatal=1 \
       --verify_state_save=0" | grep 'err= 0'
-    guest_end export
-    guest 'rm -f /tmp/nbd'
+    ends_serving
   done
 }
 
 resets() { each_way reset 10; }
+
+# Behind the driver's back: what was under way is never answered, until the driver looks and finds a
+# controller that is not ready.
+is_reset_under_its_driver() {
+  serves "$(the_ways | head -n 1)"
+  guest_background fio "fio --name=verify --ioengine=nbd --uri='nbd+unix:///?socket=/tmp/nbd' --offset=40M --size=16M \
+    --rw=randwrite --bs=4k --iodepth=16 --verify=crc32c --verify_fatal=1 --verify_state_save=0"
+  guest "sleep 2; [ ! -s /tmp/fio.status ]; echo 1 >$nvme_directory/reset; [ ! -s /tmp/fio.status ]"
+  guest_seconds=100 guest 'until [ -s /tmp/fio.status ]; do sleep 1; done; cat /tmp/fio.log' |
+    tee "$scratch/$guest.fio"
+  guest 'cat /tmp/fio.status; rm /tmp/fio.*' | grep -x 0
+  grep 'err= 0' "$scratch/$guest.fio"
+  ends_serving
+}
 
 bus_mastering() {
   # The third bit of the command register.
@@ -278,6 +301,7 @@ check 'keeps to its memory' 180 keeps_to_its_memory
 check 'vsc-nvme writes and reads' 300 drives_the_disk
 check 'fio on its export' 400 exports_the_disk
 check 'a reset while it works' 180 resets
+check 'a reset under its driver' 300 is_reset_under_its_driver
 check 'a killed process' 180 survives_a_kill
 check 'taken away while it works' 300 is_taken_away
 check 'given back' 120 gives_it_back
