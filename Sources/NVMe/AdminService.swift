@@ -67,7 +67,8 @@ struct AdminService: Pollable, ~Copyable {
     self.life = life
     self.registers = registers
     self.timeout = timeout
-    self.lookInterval = lookInterval
+    // A century at most: it is added to the time.
+    self.lookInterval = min(lookInterval, 1 << 61)
     requests = Requests(capacity: Self.depth, lastGeneration: Self.lastGeneration)
     recovery = ControllerRecovery(grace: grace)
   }
