@@ -101,10 +101,10 @@ struct UnitInquiry {
 
   /// What a question that failed means.
   private mutating func without(_ error: StorageError) throws(StorageError) -> Step {
+    // A disk that goes while it is asked is no disk without the rest of the pages.
+    if error.isUnitGone { throw .noDisk(lun: lun) }
     switch question {
-    case .inquiry, .capacity10:
-      if error.isUnitGone { throw .noDisk(lun: lun) }
-      throw error
+    case .inquiry, .capacity10: throw error
     case .capacity16:
       guard case .failed(_, _, let sense) = error, sense?.key == .illegalRequest else {
         throw error

@@ -96,6 +96,8 @@ final class FakeController: Sendable {
     /// Commands that are not known.
     var unknown: Set<UInt8> = []
     var unasked: [Packet] = []
+    /// The disks that go when a command that begins so comes to them, by LUN.
+    var departures: [UInt8: [UInt8]] = [:]
 
     var requests = 0
     var flushes = 0
@@ -169,6 +171,7 @@ extension FakeController.Control {
     lengths.insert(packet.payload.count)
     let (command, lun) = (packet.command, packet.payload[19])
     if command[0] == 0xA0 { return put(reportedUnits, into: packet) }
+    if let first = departures[lun], command.starts(with: first) { disks[lun] = nil }
     guard let disk = disks[lun] else { return reply(status: 0xC000_00C0, srb: 0x20) }
     if let known = disk.identify(command) {
       return known.isEmpty ? illegalRequest : put(known, into: packet)

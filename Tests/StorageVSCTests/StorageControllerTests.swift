@@ -97,6 +97,19 @@ import Testing
     _ = try await machine.controller.disk(0).read(at: 0, count: 1)
   }
 
+  /// INQUIRY, READ CAPACITY, MODE SENSE, and INQUIRY for the list of pages and the serial number.
+  @Test(arguments: [[0x12, 0], [0x9E], [0x1A], [0x12, 1, 0x00], [0x12, 1, 0x80]] as [[UInt8]])
+  func aDiskThatGoesWhileItIsAskedIsNotAnotherDisk(_ command: [UInt8]) async throws {
+    let machine = try await Self.controller()
+    let events = machine.controller.events()
+    machine.shared.control.withLock { $0.departures[3] = command }
+    try await machine.controller.rescan()
+    guard case .removed(lun: 3) = try await Self.next(events) else { throw NoValue() }
+    #expect(machine.controller.disks.map(\.lun) == [0, 200])
+    await machine.controller.close()
+    for await event in events { Issue.record("\(event)") }
+  }
+
   @Test func aRequestToADiskThatIsGoneSaysSo() async throws {
     let machine = try await Self.controller()
     let events = machine.controller.events()
