@@ -177,9 +177,14 @@ guest_seconds=60
 # stdout and stderr, and its status.
 guest() { run_by commands "$@"; }
 
+# A word that no other command has, whichever shell gives it: an answer is known by it, and the answers to
+# all commands stay in one file.
+new_token() { say "$BASHPID-${EPOCHREALTIME/[^0-9]/}"; }
+
 # run_by CHANNEL COMMAND...: the same by whoever answers at that channel of the guest's.
 run_by() {
-  local channel=$1 token=$BASHPID.$RANDOM answer status out err
+  local channel=$1 token answer status out err
+  token=$(new_token)
   shift
   [[ ! -e $scratch/$guest.silent ]] || {
     say "$guest does not answer any more." >&2

@@ -108,7 +108,8 @@ joins_the_switch() { guest "$ip addr replace 198.51.100.2/24 dev $(nic 1); $ip l
 
 # second COMMAND...: as guest, in another Linux that has joined the same host.
 second() {
-  local token=$BASHPID.$RANDOM status out
+  local token status out
+  token=$(new_token)
   far "echo '$token 60 $(base64 -w 0 <<<"set -e; $*")' >second.in
     until grep '^$token .* end' second.out; do sleep 0.1; done" >"$scratch/$guest.second"
   read -r _ status out _ <"$scratch/$guest.second"

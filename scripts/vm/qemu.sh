@@ -56,7 +56,8 @@ kvm_works() {
 # qmp COMMAND [ARGUMENTS]: tells the guest's QEMU something, with arguments in JSON, and prints
 # what it returns. Fails where QEMU says that there is an error.
 qmp() {
-  local token=$BASHPID.$RANDOM
+  local token
+  token=$(new_token)
   jq -nc --arg command "$1" --argjson arguments "${2:-{\}}" --arg id "$token" \
     '{execute: $command, arguments: $arguments, id: $id}' >"$scratch/$guest.qmp"
   await 20 "$bed_logs/$guest.qmp" "\"id\": \"$token\"\}?.*\}" |
