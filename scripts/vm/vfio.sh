@@ -13,7 +13,7 @@
 . scripts/vm/vfio-modules.sh
 
 bed_packages=(fio libnbd-bin nbdkit nbdkit-plugin-dev)
-bed_products=(vfio-probe vsc-nvme)
+bed_products=(vfio-probe vsc-nvme vmbusctl)
 bed_libraries=(VSCStorageNBD)
 bed_outputs=()
 # QEMU emulates these machines itself, on this one.
@@ -34,6 +34,13 @@ way() { sed -E 's/^[0-9.]+x[0-9]+//' <<<"$guest"; }
 
 bed_add_parts() {
   local name
+  cp -r "$bed_parts/udev" "$l2/"
+  mkdir -p "$l2/rules"
+  # The line of the example for this disk, and those for the nodes.
+  sed -E '/vfio/s/^#(SUBSYSTEM)/\1/; /misc/s/^#(SUBSYSTEM)/\1/' udev/59-swift-vmbus-devices.rules >"$l2/rules/59-swift-vmbus-devices.rules"
+  cp udev/60-swift-vmbus.rules "$l2/rules/"
+  # What systemd would do for the rules: there is none in these guests.
+  bed_start_line "systemd/vmbus-bind@.service" >"$l2/rules/bind"
   for name in nbdkit nbdinfo fio; do bed_add_program "$(type -P $name)"; done
   for name in "${bed_kernels[@]}"; do
     rm -r "$l2/modules/$name"
@@ -42,6 +49,10 @@ bed_add_parts() {
     cp "$vfio_parts/$name/vmlinuz" "$l1/files/$name"
   done
 }
+
+# bed_start_line UNIT: the command that a template unit starts, for an instance in $1.
+# shellcheck disable=SC2016
+bed_start_line() { sed -nE '/^ExecStart=/{ s/^ExecStart=//; s/%i/"$1"/g; s/\$\$/$/g; s,/usr/bin/,,g; p; }' "$1"; }
 
 # guest_script KIND DIRECTORY FILES: prints what starts the guest's machine.
 guest_script() {
@@ -130,6 +141,58 @@ keeps_a_disk_in_use() {
   guest 'umount /tmp/mounted'
   guest "vfio-probe bind $address"
 }
+
+# property NAME: of the function, as udev knows it.
+property() { guest "udevadm info --query=property $nvme_directory" | sed -n "s/^$1=//p"; }
+
+follows_the_rules() {
+  guest "udevadm control --reload && udevadm trigger --action=add --subsystem-match=vmbus --subsystem-match=pci &&
+    udevadm settle --timeout=30"
+}
+
+bound_by_the_unit() { guest "sh /rules/bind $address"; }
+
+# An operator's rule takes the disk from the kernel's driver, now and when it comes again, and not while it
+# is mounted.
+is_bound_by_a_rule() {
+  local node
+  guest "vfio-probe unbind $address"
+  driver_is nvme
+  # Names are looked up as udevd does by default.
+  guest "mkdir -p /etc/udev/rules.d && cp /rules/*.rules /etc/udev/rules.d/ && echo 'vmbus:x:990:' >/etc/group
+    udevadm control --exit; argv0=systemd-udevd /udev/run --daemon"
+  follows_the_rules
+  driver_is nvme
+  guest "cat $nvme_directory/driver_override" | grep -x vfio-pci
+  property SYSTEMD_WANTS | grep -x "vmbus-bind@$address.service"
+  wait_for 30 guest '[ -b /dev/nvme0n1 ]'
+  guest 'mount /dev/nvme0n1 /tmp/mounted'
+  fails bound_by_the_unit
+  driver_is nvme
+  guest 'umount /tmp/mounted'
+  bound_by_the_unit
+  driver_is vfio-pci
+  guest 'udevadm settle --timeout=30'
+  property SYSTEMD_WANTS | grep -x "vsc-nvme@$address.service"
+  node=$(guest "readlink $nvme_directory/iommu_group | sed 's,.*/,,'")
+  [[ $(way) != noiommu ]] || node=noiommu-$node
+  guest "stat -c '%G %a' /dev/vfio/$node" | grep -x 'vmbus 660'
+  driver info "$(the_ways | head -n 1)"
+  # It goes, and comes again.
+  qmp device_del '{"id": "nvme"}'
+  wait_for 60 is_deleted 1
+  qmp device_add '{"driver": "nvme", "id": "nvme", "serial": "vmbus-test", "drive": "disk", "bus": "pcie.1"}'
+  wait_for 60 is_back
+  wait_for 30 is_kept
+  bound_by_the_unit
+  driver_is vfio-pci
+  # Given back it stays with the kernel, and without a rule too.
+  guest "vmbusctl restore $address && rm -r /etc/udev/rules.d && udevadm control --reload"
+  wait_for 30 driver_is nvme
+  guest "vfio-probe bind $address"
+}
+
+is_kept() { [[ $(guest "cat $nvme_directory/driver_override") == vfio-pci ]]; }
 
 identifies() { each_way identify; }
 
@@ -295,6 +358,7 @@ powers_off() {
 check 'boots' 300 guest_boots
 check 'binds' 120 binds
 check 'keeps a disk in use' 120 keeps_a_disk_in_use
+check 'bound by a rule' 300 is_bound_by_a_rule
 check 'identifies by DMA, with interrupts and a reset' 180 identifies
 check 'opens and closes' 180 opens_again
 check 'keeps to its memory' 180 keeps_to_its_memory
