@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import Logging
 import Platform
 import ProgramSupport
 import SimulatedBus
@@ -79,7 +80,12 @@ public struct FoundDevice: Sendable {
     _ transport: any DeviceTransport, _ options: DriverOptions, workers count: Int? = nil,
     leaving bus: (any DeviceBus)? = nil
   ) throws {
-    device = Device(transport, workers: try startWorkers(options, count))
+    let wanted = count ?? options.cpu?.numbers.count ?? 1
+    if wanted > 1, let reason = transport.whyNoSubchannels {
+      options.makeLogger("vmbus").warning("one worker in place of \(wanted): \(reason)")
+    }
+    let usable = transport.whyNoSubchannels == nil ? count : 1
+    device = Device(transport, workers: try startWorkers(options, usable))
     self.bus = bus
   }
 

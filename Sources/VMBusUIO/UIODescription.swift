@@ -29,11 +29,15 @@ extension UIODevice {
     let known = try? machine.confidentiality(of: record.channel)
     return record.properties(
       on: machine, memoryKnown: known.map { "\($0.source)" },
-      record.nodes.map { node in
+      [
         DeviceProperty(
-          "maps of \(node.name)",
-          node.maps.map { "\($0.name) \($0.byteCount) bytes" }.joined(separator: ", "))
-      })
+          "subchannels", whyNoSubchannels.map { "none: \($0)" } ?? "one for each processor")
+      ]
+        + record.nodes.map { node in
+          DeviceProperty(
+            "maps of \(node.name)",
+            node.maps.map { "\($0.name) \($0.byteCount) bytes" }.joined(separator: ", "))
+        })
   }
 }
 

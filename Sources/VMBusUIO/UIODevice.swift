@@ -37,6 +37,15 @@ final class UIODevice: DeviceTransport {
 
   // MARK: - Opening
 
+  /// Without a monitor the host is signalled by a write to the node, for which the kernel goes through all
+  /// subchannels, whether they are open yet or not: with Linux 6.12.117 one that comes at that moment is a
+  /// null pointer in the kernel, which dies with the lock of the whole bus. So the host is asked for none.
+  var whyNoSubchannels: String? {
+    record.monitor != nil
+      ? nil
+      : "the host is signalled by hypercall, and while a subchannel comes Linux does not survive that"
+  }
+
   func openChannel(
     _ parameters: ChannelParameters, worker: Worker
   ) async throws(TransportError) -> RawChannel {
@@ -51,6 +60,7 @@ final class UIODevice: DeviceTransport {
     _ index: UInt16, _ parameters: ChannelParameters, worker: Worker
   ) async throws(TransportError) -> RawChannel {
     guard parameters.userData == UserData() else { throw .unusable(reason: Self.noUserData) }
+    guard whyNoSubchannels == nil else { throw .noSubchannels }
     let subchannel = try await subchannel(index)
     return try await opening(subchannel.channel) { () throws(TransportError) in
       try self.open(subchannel, worker)

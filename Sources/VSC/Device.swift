@@ -5,12 +5,15 @@ import Synchronization
 /// A device that a driver was started for: its channels, its memory, its workers.
 public final class Device: Sendable {
   let transport: any DeviceTransport
+  /// Those that a channel can be had for: a driver asks its host for as many subchannels as there are further
+  /// ones.
   public let workers: [Worker]
 
-  /// - Parameter workers: at least one; the primary channel goes to the first.
+  /// - Parameter workers: at least one; the primary channel goes to the first, and the others are left out
+  ///   where there can be no subchannels.
   public init(_ transport: any DeviceTransport, workers: [Worker]) {
     self.transport = transport
-    self.workers = workers
+    self.workers = transport.whyNoSubchannels == nil ? workers : Array(workers.prefix(1))
   }
 
   public var identity: DeviceIdentity { transport.identity }

@@ -17,7 +17,11 @@ public protocol DeviceTransport: AnyObject, Sendable {
   func openChannel(_ parameters: ChannelParameters, worker: Worker) async throws(TransportError)
     -> RawChannel
 
-  /// The same for a subchannel, which the host offers after the driver has asked the device for it:
+  /// Why the device can have its primary channel alone, in plain words; nil where it can have what its host
+  /// offers.
+  var whyNoSubchannels: String? { get }
+
+  /// As `openChannel`, for a subchannel, which the host offers after the driver has asked the device for it:
   /// this waits for the offer.
   ///
   /// - Parameter index: the first subchannel is 1.
@@ -47,6 +51,7 @@ public protocol DeviceTransport: AnyObject, Sendable {
 extension DeviceTransport {
   public var obstacle: DeviceObstacle? { nil }
   public var endReason: ChannelEnd? { nil }
+  public var whyNoSubchannels: String? { nil }
 
   public func openSubchannel(
     _ index: UInt16, _ parameters: ChannelParameters, worker: Worker

@@ -4,6 +4,7 @@ import LinuxTestSupport
 import TestSupport
 import Testing
 import VMBus
+import VSC
 
 @testable import VMBusLinux
 @testable import VMBusUIO
@@ -26,6 +27,22 @@ import VMBus
 
   @Test func nothingIsInTheWay() throws {
     #expect(try record().obstacle(kernel) { _ in usable } == nil)
+  }
+
+  /// Nobody asks the host for subchannels where signalling it while one comes ends the kernel.
+  @Test func aDeviceWithoutMonitorHasItsPrimaryChannelAlone() async throws {
+    let monitored = UIODevice(
+      try record { $0.monitor = MonitorID(1) }, on: LinuxMachine(), UIODriver())
+    let called = UIODevice(try record { $0.monitor = nil }, on: LinuxMachine(), UIODriver())
+    #expect(monitored.whyNoSubchannels == nil)
+    #expect(called.whyNoSubchannels?.contains("hypercall") == true)
+    let workers = try (0..<2).map { try Worker(.init(name: "test-\($0)", spinRounds: 0)) }
+    #expect(Device(monitored, workers: workers).workers.count == 2)
+    #expect(Device(called, workers: workers).workers.count == 1)
+    await #expect(throws: TransportError.noSubchannels) {
+      _ = try await called.openSubchannel(1, ChannelParameters(), worker: workers[0])
+    }
+    for worker in workers { worker.stop() }
   }
 
   @Test func theModuleComesFirst() throws {
