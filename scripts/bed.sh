@@ -116,15 +116,20 @@ bed_start() {
 # Whether the guests run on emulated machines; not known at first.
 bed_nested=''
 
+# What such a machine has, for a part to change: memory, and a disk, a file in $scratch of which each machine has
+# its own copy.
+bed_memory=1536M bed_disk=''
+
 # A machine of its own for each guest, with one processor: QEMU's threads lose nested guests where several
 # of them emulate one machine (a triple fault, or a guest that stands still), and are slower together.
 start_nested() {
   local channel
-  arguments=(-nodefaults -no-reboot -display none -machine q35 -accel tcg -cpu EPYC -m 1536M
+  arguments=(-nodefaults -no-reboot -display none -machine q35 -accel tcg -cpu EPYC -m "$bed_memory"
     -kernel "$bed_parts/kernels/6.12/vmlinuz" -initrd "$scratch/l1.img"
     -append "console=ttyS0 quiet panic=-1 tsc_early_khz=$tsc_khz bed_guest=$guest"
     -serial "file:$bed_logs/$guest.l1"
     -device virtio-serial-pci)
+  [[ -z $bed_disk ]] || arguments+=(-drive "file=$scratch/$bed_disk,format=raw,if=virtio,snapshot=on")
   for channel in "${bed_channels[@]}" "${bed_outputs[@]}"; do
     if [[ " ${bed_outputs[*]} " == *" $channel "* ]]; then
       arguments+=(-chardev "file,id=$channel.$guest,path=$bed_logs/$guest.$channel")
@@ -215,7 +220,7 @@ refused() {
 # to /tmp/NAME.log there. It ignores SIGINT, as all that a script puts into the background.
 guest_background() {
   guest "cd /tmp
-    (setsid ${*:2} >$1.log 2>&1 </dev/null & echo \$! >$1.pid; wait \$!; echo \$? >$1.status) &
+    (setsid ${*:2} >$1.log 2>&1 </dev/null & echo \$! >$1.pid; status=0; wait \$! || status=\$?; echo \$status >$1.status) &
     until [ -s $1.pid ]; do sleep 0.01; done"
 }
 
