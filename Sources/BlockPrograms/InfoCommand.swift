@@ -28,15 +28,15 @@ public struct InfoCommand<Source: DiskSource>: AsyncParsableCommand {
 
 /// What `info` prints.
 public struct DiskReport: Encodable, Sendable {
-  public var vendor: String
-  public var product: String
+  var vendor: String
+  var product: String
   var revision: String
-  public var serial: String
-  public var byteCount: UInt64
-  public var blockSize: Int
+  var serial: String
+  var byteCount: UInt64
+  var blockSize: Int
   var blockCount: UInt64
   var physicalBlockSize: Int
-  public var isReadOnly: Bool
+  var isReadOnly: Bool
   var supportsForcedWrites: Bool
   /// Nil where the disk does not say.
   var hasWriteCache: Bool?
@@ -49,7 +49,7 @@ public struct DiskReport: Encodable, Sendable {
   var device: String
   /// Nil for what is not on VMBus.
   var relid: UInt32?
-  public var lun: UInt32?
+  var lun: UInt32?
   var namespace: UInt32?
   var channels: Int
   var transport: String
@@ -92,6 +92,22 @@ public struct DiskReport: Encodable, Sendable {
       ? "plain" : "\(information.ringMemory)"
     dataMemory = isPlain ? "plain" : "\(information.dataMemory)"
     data = information.isBounced ? "bounced" : "direct"
+  }
+
+  /// A line for each disk of a controller.
+  ///
+  /// - Parameter number: what its number is called.
+  public static func list(_ reports: [DiskReport], number: String) -> String {
+    table(
+      [[number, "size", "block", "access", "disk", "serial"]]
+        + reports.map { report in
+          [
+            "\(report.lun ?? report.namespace ?? 0)", humanBytes(Double(report.byteCount)),
+            "\(report.blockSize)", report.isReadOnly ? "read-only" : "read and write",
+            [report.vendor, report.product].filter { !$0.isEmpty }.joined(separator: " "),
+            report.serial.isEmpty ? "-" : report.serial,
+          ]
+        })
   }
 
   private var placeText: [String] {

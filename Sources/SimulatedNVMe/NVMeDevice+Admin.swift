@@ -68,14 +68,14 @@ extension NVMeDevice {
 
   private func namespaceData(_ index: Int) -> NVMeNamespaceData {
     var data = NVMeNamespaceData()
-    let box = namespaces[index]
-    data.size = box.namespace.blockCount
-    data.capacity = box.namespace.blockCount
-    data.used = box.namespace.blockCount
+    let namespace = namespaces[index]
+    data.size = namespace.blockCount
+    data.capacity = namespace.blockCount
+    data.used = namespace.blockCount
     data.features = 1
     data.deallocation = 1 | 1 << 3
-    if box.namespace.image.isReadOnly { data.attributes = 1 }
-    data.formats[2] = UInt8(box.namespace.blockByteCount.trailingZeroBitCount)
+    if namespace.image.isReadOnly { data.attributes = 1 }
+    data.formats[2] = UInt8(namespace.blockByteCount.trailingZeroBitCount)
     return data
   }
 

@@ -12,19 +12,19 @@ extension NVMeDevice {
       return .status(.invalidField)
     }
     if opcode == .flush, command.namespace == .max {
-      for box in namespaces { try? box.namespace.image.flush() }
+      for namespace in namespaces { try? namespace.image.flush() }
       return .status(.success)
     }
     guard 1...UInt32(max(namespaces.count, 1)) ~= command.namespace, !namespaces.isEmpty else {
       return .status(.invalidNamespace)
     }
-    let box = namespaces[Int(command.namespace) - 1]
+    let namespace = namespaces[Int(command.namespace) - 1]
     do {
       switch opcode {
-      case .flush: try box.namespace.image.flush()
-      case .read, .write: return .status(try transfer(command, opcode == .write, box))
-      case .writeZeroes: return .status(try writeZeroes(command, box))
-      case .datasetManagement: return .status(try deallocate(command, box))
+      case .flush: try namespace.image.flush()
+      case .read, .write: return .status(try transfer(command, opcode == .write, namespace))
+      case .writeZeroes: return .status(try writeZeroes(command, namespace))
+      case .datasetManagement: return .status(try deallocate(command, namespace))
       }
       return .status(.success)
     } catch {
@@ -37,16 +37,16 @@ extension NVMeDevice {
   }
 
   /// Whether the blocks are on the namespace.
-  private func isOn(_ box: NamespaceBox, _ block: UInt64, _ count: UInt64) -> Bool {
-    block <= box.namespace.blockCount && count <= box.namespace.blockCount - block
+  private func isOn(_ namespace: SimulatedNVMe.Namespace, _ block: UInt64, _ count: UInt64) -> Bool {
+    block <= namespace.blockCount && count <= namespace.blockCount - block
   }
 
   private func transfer(
-    _ command: NVMeCommand, _ isWrite: Bool, _ box: NamespaceBox
+    _ command: NVMeCommand, _ isWrite: Bool, _ namespace: SimulatedNVMe.Namespace
   ) throws(BlockError) -> NVMeCondition {
-    guard isOn(box, command.block, UInt64(command.blockCount)) else { return .outOfRange }
-    if isWrite, box.namespace.image.isReadOnly { return .writeProtected }
-    let size = box.namespace.blockByteCount
+    guard isOn(namespace, command.block, UInt64(command.blockCount)) else { return .outOfRange }
+    if isWrite, namespace.image.isReadOnly { return .writeProtected }
+    let size = namespace.blockByteCount
     let count = command.blockCount * size
     if settings.maximumTransferPower > 0, count > 4096 << settings.maximumTransferPower {
       return .invalidField
@@ -62,10 +62,10 @@ extension NVMeDevice {
         do throws(BlockError) {
           if isWrite {
             let source = unsafe RawSpan(_unsafeBytes: UnsafeRawBufferPointer(bytes))
-            try box.namespace.image.write(at: offset, from: source)
+            try namespace.image.write(at: offset, from: source)
           } else {
             var target = unsafe MutableRawSpan(_unsafeBytes: bytes)
-            try box.namespace.image.read(at: offset, into: &target)
+            try namespace.image.read(at: offset, into: &target)
           }
         } catch {
           failure = error
@@ -75,23 +75,23 @@ extension NVMeDevice {
       guard moved != nil else { return .dataTransferError }
       offset += UInt64(piece.byteCount)
     }
-    if isWrite, command.isForced { try box.namespace.image.flush() }
+    if isWrite, command.isForced { try namespace.image.flush() }
     return .success
   }
 
   private func writeZeroes(
-    _ command: NVMeCommand, _ box: NamespaceBox
+    _ command: NVMeCommand, _ namespace: SimulatedNVMe.Namespace
   ) throws(BlockError) -> NVMeCondition {
-    guard isOn(box, command.block, UInt64(command.blockCount)) else { return .outOfRange }
-    if box.namespace.image.isReadOnly { return .writeProtected }
-    let size = UInt64(box.namespace.blockByteCount)
-    try box.namespace.image.discard(
+    guard isOn(namespace, command.block, UInt64(command.blockCount)) else { return .outOfRange }
+    if namespace.image.isReadOnly { return .writeProtected }
+    let size = UInt64(namespace.blockByteCount)
+    try namespace.image.discard(
       at: command.block * size, count: UInt64(command.blockCount) * size)
     return .success
   }
 
   private func deallocate(
-    _ command: NVMeCommand, _ box: NamespaceBox
+    _ command: NVMeCommand, _ namespace: SimulatedNVMe.Namespace
   ) throws(BlockError) -> NVMeCondition {
     let count = Int(command.word10 & 0xFF) + 1
     var condition = NVMeCondition.success
@@ -107,13 +107,13 @@ extension NVMeDevice {
     }
     // The other attributes are hints that nothing comes of.
     guard command.word11 & 4 != 0 else { return .success }
-    if box.namespace.image.isReadOnly { return .writeProtected }
+    if namespace.image.isReadOnly { return .writeProtected }
     for index in 0..<count {
       guard let range = try? NVMeRange(parsing: Array(list.dropFirst(index * NVMeRange.byteCount)))
       else { return .invalidField }
-      guard isOn(box, range.block, UInt64(range.blockCount)) else { return .outOfRange }
-      let size = UInt64(box.namespace.blockByteCount)
-      try box.namespace.image.discard(
+      guard isOn(namespace, range.block, UInt64(range.blockCount)) else { return .outOfRange }
+      let size = UInt64(namespace.blockByteCount)
+      try namespace.image.discard(
         at: range.block * size, count: UInt64(range.blockCount) * size)
     }
     return .success

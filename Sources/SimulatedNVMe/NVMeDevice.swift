@@ -15,19 +15,6 @@ import VMBus
 /// data only through the windows that it was given.
 @safe
 final class NVMeDevice {
-  struct Namespace: ~Copyable {
-    let image: DiskImage
-    let blockByteCount: Int
-    /// As the driver was told last.
-    var blockCount: UInt64
-
-    init(blockCount: UInt64, blockByteCount: Int, image: consuming DiskImage) {
-      self.image = image
-      self.blockByteCount = blockByteCount
-      self.blockCount = blockCount
-    }
-  }
-
   struct CompletionQueue {
     let address: UInt64
     let entries: Int
@@ -59,11 +46,8 @@ final class NVMeDevice {
   var interrupts: [EventBox] = []
   var configurationSpace = [UInt8](repeating: 0, count: 4096)
   let settings: NVMeSettings
-  var namespaces: [NamespaceBox]
-  final class NamespaceBox {
-    var namespace: Namespace
-    init(_ namespace: consuming Namespace) { self.namespace = namespace }
-  }
+  /// By their ids, from 1 on.
+  let namespaces: [SimulatedNVMe.Namespace]
 
   // The controller's state; gone with a reset.
   var isEnabled = false
@@ -85,7 +69,7 @@ final class NVMeDevice {
   var hostility: Hostility?
 
   init(
-    _ settings: NVMeSettings, _ namespaces: [NamespaceBox]
+    _ settings: NVMeSettings, _ namespaces: [SimulatedNVMe.Namespace]
   ) throws(Errno) {
     self.settings = settings
     self.namespaces = namespaces
@@ -158,7 +142,7 @@ final class NVMeDevice {
       work += 1
     }
     if configuration.isEnabled, configuration.shutdown != 0, !isShutDown {
-      for box in namespaces { try? box.namespace.image.flush() }
+      for namespace in namespaces { try? namespace.image.flush() }
       isShutDown = true
       write32(read32(NVMeRegister.status) | 2 << 2, NVMeRegister.status)
       work += 1

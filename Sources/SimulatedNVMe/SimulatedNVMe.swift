@@ -31,34 +31,33 @@ public final class SimulatedNVMe: Sendable {
   }
 
   /// A namespace of the device.
-  public struct Namespace: ~Copyable, Sendable {
+  public final class Namespace {
     let image: DiskImage
     let blockByteCount: Int
+    /// As the driver was told last.
+    var blockCount: UInt64
 
     /// - Parameter blockByteCount: 512 or 4096; the image is a multiple of it.
     public init(_ image: consuming DiskImage, blockByteCount: Int = 512) {
-      self.image = image
       self.blockByteCount = blockByteCount
+      blockCount = image.byteCount / UInt64(blockByteCount)
+      self.image = image
     }
   }
 
   /// Listens at `path`.
   ///
   /// - Parameters:
-  ///   - namespace: the first one, with the id 1.
+  ///   - namespaces: by their ids, from 1 on; at most 1024.
   ///   - cpu: of the device's thread.
   ///   - spinRounds: rounds without work before that thread takes naps.
   public init(
     path: String, _ settings: NVMeSettings = NVMeSettings(), cpu: Int? = nil,
-    spinRounds: Int = 2000, _ namespace: consuming sending Namespace
+    spinRounds: Int = 2000, _ namespaces: sending [Namespace]
   ) throws(Errno) {
     let listener = try PacketListener(path: path)
     self.path = path
-    let box = NVMeDevice.NamespaceBox(
-      NVMeDevice.Namespace(
-        blockCount: namespace.image.byteCount / UInt64(namespace.blockByteCount),
-        blockByteCount: namespace.blockByteCount, image: namespace.image))
-    let device = try NVMeDevice(settings, [box])
+    let device = try NVMeDevice(settings, namespaces)
     shared = Shared()
     worker = try Worker(.init(name: "nvme", cpu: cpu, spinRounds: .max))
     let server = DeviceServer(device, listener, shared, spinRounds: spinRounds)
@@ -153,10 +152,10 @@ private struct DeviceServer: Pollable, ~Copyable {
 
 extension NVMeDevice {
   func refreshSizes() {
-    for (index, box) in namespaces.enumerated() {
-      guard (try? box.namespace.image.refresh()) == true else { continue }
-      box.namespace.blockCount =
-        box.namespace.image.byteCount / UInt64(box.namespace.blockByteCount)
+    for (index, namespace) in namespaces.enumerated() {
+      guard (try? namespace.image.refresh()) == true else { continue }
+      namespace.blockCount =
+        namespace.image.byteCount / UInt64(namespace.blockByteCount)
       namespaceChanged(UInt32(index + 1))
     }
   }

@@ -12,7 +12,7 @@ struct DeviceProgram: ParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "nvme-host",
     abstract:
-      "A simulated NVMe device: serves a disk as a PCI function to a driver on this machine.",
+      "A simulated NVMe device: serves disks as a PCI function to a driver on this machine.",
     discussion: """
       Drivers (vsc-nvme --host PATH) join over the socket, one after the other. The device reaches their \
       memory only where they give it. It runs until SIGINT or SIGTERM.
@@ -24,8 +24,9 @@ struct DeviceProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "A raw image to serve, sparse or not, or memory:SIZE, with K, M, G or T.", valueName: "file"))
-  var disk: String
+      "A raw image to serve, sparse or not, or memory:SIZE, with K, M, G or T. Can be given several times: each is a namespace, from 1 on.",
+      valueName: "file"))
+  var disk: [String]
 
   @Flag(help: "Refuse writes.")
   var readOnly = false
@@ -59,6 +60,7 @@ struct DeviceProgram: ParsableCommand {
     guard blockSize == 512 || blockSize == 4096 else {
       throw ValidationError("--block-size must be 512 or 4096.")
     }
+    guard 1...1024 ~= disk.count else { throw ValidationError("--disk is needed, 1024 times at most.") }
     guard 1...64 ~= queues else { throw ValidationError("--queues must be 1 to 64.") }
     guard spin >= 0 else { throw ValidationError("--spin must be 0 or more.") }
   }
@@ -74,7 +76,7 @@ struct DeviceProgram: ParsableCommand {
     do {
       device = try SimulatedNVMe(
         path: socket, settings, cpu: cpu, spinRounds: spin,
-        SimulatedNVMe.Namespace(try makeImage(), blockByteCount: blockSize))
+        try disk.map { SimulatedNVMe.Namespace(try image($0), blockByteCount: blockSize) })
     } catch let error as DiskImageError {
       throw ProgramFailure(.noInput, "\(error)")
     } catch Errno.addressInUse {
@@ -88,7 +90,7 @@ struct DeviceProgram: ParsableCommand {
     device.stop()
   }
 
-  private func makeImage() throws -> DiskImage {
+  private func image(_ disk: String) throws -> DiskImage {
     let image: DiskImage
     if disk.hasPrefix("memory:") {
       guard let size = ByteCount(argument: String(disk.dropFirst(7))), size.bytes > 0 else {

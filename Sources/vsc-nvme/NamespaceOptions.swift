@@ -21,35 +21,8 @@ struct NamespaceOptions: DiskSource {
   func withDisk<Result: Sendable>(
     _ body: (BlockDevice) async throws -> Result
   ) async throws -> Result {
-    try await withController { controller, _ in try await body(try await controller.disk(namespace))
-    }
-  }
-
-  private func withController<Result: Sendable>(
-    _ configuration: NVMeController.Configuration = .init(),
-    _ body: (NVMeController, [Worker]) async throws -> Result
-  ) async throws -> Result {
-    let found = try await openFunction(driver)
-    do {
-      let controller = try await NVMeController.open(
-        found.function, workers: found.workers, configuration)
-      do {
-        let result = try await body(controller, found.workers)
-        await controller.close()
-        await found.close()
-        return result
-      } catch {
-        await controller.close()
-        throw error
-      }
-    } catch {
-      await found.close()
-      switch error {
-      case let error as NVMeOpenError: throw ProgramFailure(.unavailable, "\(error)")
-      case let error as StorageError: throw ProgramFailure(storage: error)
-      case let error as PCIError: throw ProgramFailure(.unavailable, "\(error)")
-      default: throw error
-      }
+    try await withController(driver) { controller, _ in
+      try await body(try await controller.disk(namespace))
     }
   }
 
@@ -58,7 +31,7 @@ struct NamespaceOptions: DiskSource {
   ) async throws -> BenchReport {
     var configuration = NVMeController.Configuration(depth: plan.depth)
     configuration.bufferByteCount = max(plan.byteCount, 4096)
-    let report = try await withController(configuration) { controller, workers in
+    let report = try await withController(driver, configuration) { controller, workers in
       let count = min(workers.count, controller.grantedQueues)
       for index in 0..<count {
         let queue = try await controller.makeQueue(index, namespace: namespace, depth: plan.depth)

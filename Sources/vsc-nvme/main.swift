@@ -8,9 +8,10 @@ import DriverProgram
 struct NVMeProgram: AsyncParsableCommand {
   static let configuration = CommandConfiguration(
     commandName: "vsc-nvme",
-    abstract: "Reads, writes, measures and exports a namespace of an NVMe controller.",
+    abstract: "Lists, reads, writes, measures and exports namespaces of an NVMe controller.",
     version: projectVersion,
     subcommands: [
+      ListCommand.self,
       InfoCommand<NamespaceOptions>.self, ReadCommand<NamespaceOptions>.self,
       WriteCommand<NamespaceOptions>.self, DiscardCommand<NamespaceOptions>.self,
       ZeroCommand<NamespaceOptions>.self, BenchCommand<NamespaceOptions>.self,

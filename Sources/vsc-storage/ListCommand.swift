@@ -33,25 +33,12 @@ struct ListCommand: AsyncParsableCommand {
       if json {
         print(try jsonText(reports))
       } else {
-        print(Self.text(reports))
+        print(DiskReport.list(reports, number: "LUN"))
       }
       guard follow else { return }
       _ = try await untilTermination { for await event in events { print(Self.line(event)) } }
       if let reason = controller.ended { throw reason }
     }
-  }
-
-  private static func text(_ reports: [DiskReport]) -> String {
-    table(
-      [["LUN", "size", "block", "access", "disk", "serial"]]
-        + reports.map { report in
-          [
-            "\(report.lun ?? 0)", humanBytes(Double(report.byteCount)), "\(report.blockSize)",
-            report.isReadOnly ? "read-only" : "read and write",
-            [report.vendor, report.product].filter { !$0.isEmpty }.joined(separator: " "),
-            report.serial.isEmpty ? "-" : report.serial,
-          ]
-        })
   }
 
   private static func line(_ event: StorageController.Event) -> String {

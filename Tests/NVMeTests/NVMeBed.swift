@@ -21,12 +21,15 @@ struct NVMeBed {
 
   static func device(
     _ settings: NVMeSettings = NVMeSettings(), byteCount: UInt64 = 16 << 20,
-    blockByteCount: Int = 512
+    blockByteCount: Int = 512, namespaces: Int = 1
   ) throws -> SimulatedNVMe {
     try SimulatedNVMe(
       path: path(), settings, spinRounds: 200,
-      SimulatedNVMe.Namespace(
-        try DiskImage.inMemory(byteCount: byteCount), blockByteCount: blockByteCount))
+      (0..<namespaces).map { index in
+        SimulatedNVMe.Namespace(
+          try DiskImage.inMemory(byteCount: byteCount << UInt64(index)),
+          blockByteCount: blockByteCount)
+      })
   }
 
   static func workers(_ count: Int) throws -> [Worker] {
@@ -35,10 +38,12 @@ struct NVMeBed {
 
   init(
     _ settings: NVMeSettings = NVMeSettings(), byteCount: UInt64 = 16 << 20,
-    blockByteCount: Int = 512, workers count: Int = 1, isIsolated: Bool = false,
+    blockByteCount: Int = 512, namespaces: Int = 1, workers count: Int = 1,
+    isIsolated: Bool = false,
     _ configuration: NVMeController.Configuration = .init(depth: 16)
   ) async throws {
-    device = try Self.device(settings, byteCount: byteCount, blockByteCount: blockByteCount)
+    device = try Self.device(
+      settings, byteCount: byteCount, blockByteCount: blockByteCount, namespaces: namespaces)
     function = try SimulatedFunction(path: device.path, .init(isIsolated: isIsolated))
     workers = try Self.workers(count)
     do {

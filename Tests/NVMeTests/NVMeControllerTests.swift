@@ -38,6 +38,30 @@ import VSC
     #expect(bed.device.statistics.badDoorbells == 0)
   }
 
+  /// Each is a disk of its own, over the same queues.
+  @Test func severalNamespaces() async throws {
+    let bed = try await NVMeBed(byteCount: 1 << 20, namespaces: 3)
+    let controller = bed.controller
+    #expect(try await controller.namespaces() == [1, 2, 3])
+    var disks: [BlockDevice] = []
+    for id in 1...3 as ClosedRange<UInt32> { disks.append(try await controller.disk(id)) }
+    #expect(disks.map(\.byteCount) == [1 << 20, 2 << 20, 4 << 20])
+    for (index, disk) in disks.enumerated() {
+      try await disk.write(at: 8192, NVMeBed.pattern(20000, seed: index))
+    }
+    for (index, disk) in disks.enumerated() {
+      #expect(
+        try await disk.read(at: 8192, count: 20000) == NVMeBed.pattern(20000, seed: index))
+    }
+    // What one does not reach is not another one's.
+    await #expect(throws: StorageError.self) { try await disks[0].read(at: 1 << 20, count: 512) }
+    for id in [0, 4, .max] as [UInt32] {
+      await #expect(throws: StorageError.noNamespace(id)) { _ = try await controller.disk(id) }
+    }
+    await bed.close()
+    #expect(bed.device.statistics.refusedAccesses == 0)
+  }
+
   @Test func zeroesAndDiscards() async throws {
     let bed = try await NVMeBed()
     let disk = try await bed.controller.disk(1)
