@@ -101,7 +101,7 @@ public struct NetworkQueueStatistics: Sendable, Equatable {
   public var sendsUnderWay = 0
   public var channel = ChannelCounters()
   /// The memory of the frames that the host reads from where they lie; what was scrubbed is of the send
-  /// buffer, too.
+  /// and the receive buffer, too.
   public var memory = DMAStatistics()
 
   public init() {}

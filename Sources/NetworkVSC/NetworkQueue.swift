@@ -111,6 +111,7 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     let configuration = parts.configuration
     self.number = number
     self.channel = channel
+    let scrubs = frames.isBounced
     self.frames = frames
     self.mailbox = mailbox
     mail = mailbox.flag
@@ -122,7 +123,8 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     timeout = configuration.timeout
     receiveByteCount = parts.receiveBuffer.byteCount
     let owner = unsafe ReceiveCoreOwner(
-      parts.receiveBuffer.baseAddress, parts.receiveBuffer.owner, slotCount: Self.slotCount)
+      parts.receiveBuffer.baseAddress, parts.receiveBuffer.owner, slotCount: Self.slotCount,
+      scrubs: scrubs)
     unsafe core = owner.core
     coreOwner = owner
     // Sections are at least 128 bytes, so a share of them may be more than a table can hold.
@@ -184,6 +186,7 @@ public struct NetworkQueue<Ring: Visibility, External: Visibility>: ~Copyable {
     result.buffersOut = unsafe Self.slotCount - core.pointee.freeCount - core.pointee.doneCount
     result.sendsUnderWay = requests.count
     result.memory = frames.statistics
+    unsafe result.memory.scrubbed &+= core.pointee.scrubbed
     return result
   }
 

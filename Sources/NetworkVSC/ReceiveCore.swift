@@ -48,6 +48,10 @@ struct ReceiveCore: ~Copyable {
   @usableFromInline let base: UnsafeMutableRawPointer
   /// Keeps the receive buffer.
   let owner: any AnyObject & Sendable
+  /// Whether frames are zeroed where they lie before the host has their memory again: where it sees that and
+  /// not all the rest.
+  @usableFromInline let scrubs: Bool
+  @usableFromInline var scrubbed: UInt64 = 0
   @usableFromInline let free: UnsafeMutablePointer<UInt32>
   @usableFromInline var freeCount: Int
   @usableFromInline let slotCount: Int
@@ -67,7 +71,10 @@ struct ReceiveCore: ~Copyable {
   @inlinable static var none: UInt32 { .max }
 
   /// - Parameter slotCount: packets of the host at one time.
-  init(_ base: UnsafeMutableRawPointer, _ owner: any AnyObject & Sendable, slotCount: Int) {
+  init(
+    _ base: UnsafeMutableRawPointer, _ owner: any AnyObject & Sendable, slotCount: Int, scrubs: Bool
+  ) {
+    self.scrubs = scrubs
     unsafe self.base = base
     self.owner = owner
     self.slotCount = slotCount
@@ -105,6 +112,25 @@ struct ReceiveCore: ~Copyable {
     let slot = unsafe free[freeCount]
     unsafe slots[Int(slot)] = ReceiveSlot(transactionID: transactionID, users: 1)
     return slot
+  }
+
+  /// A frame is no longer in use: nobody reads it any more.
+  @inlinable
+  mutating func scrub(_ offset: UInt32, _ byteCount: UInt32) {
+    scrubbed &+= UInt64(byteCount)
+    // Safe: the frame was found to lie in the buffer.
+    _ = unsafe (base + Int(offset)).initializeMemory(
+      as: UInt8.self, repeating: 0, count: Int(byteCount))
+  }
+
+  @inlinable
+  mutating func scrubSegments(from first: UInt32) {
+    var index = first
+    while index != Self.none {
+      let segment = unsafe segments[Int(index)]
+      scrub(segment.offset, segment.byteCount)
+      index = segment.next
+    }
   }
 
   /// One user fewer; the last one has it completed.
@@ -167,9 +193,11 @@ struct ReceiveCore: ~Copyable {
 struct ReceiveCoreOwner: ~Copyable {
   @usableFromInline let core: UnsafeMutablePointer<ReceiveCore>
 
-  init(_ base: UnsafeMutableRawPointer, _ owner: any AnyObject & Sendable, slotCount: Int) {
+  init(
+    _ base: UnsafeMutableRawPointer, _ owner: any AnyObject & Sendable, slotCount: Int, scrubs: Bool
+  ) {
     unsafe core = .allocate(capacity: 1)
-    unsafe core.initialize(to: ReceiveCore(base, owner, slotCount: slotCount))
+    unsafe core.initialize(to: ReceiveCore(base, owner, slotCount: slotCount, scrubs: scrubs))
   }
 
   @usableFromInline

@@ -4,7 +4,7 @@ public import NetworkProtocol
 import VSC
 
 /// A frame in the receive buffer. Dropping it gives the memory back to the host, with the next `publish`
-/// of its queue. It belongs to the queue's worker.
+/// of its queue: zeroed, where the host sees it and not the rest of the machine. It belongs to the queue's worker.
 ///
 /// The host can change the bytes at any time: copy them out, then validate the copy.
 @safe
@@ -41,6 +41,10 @@ public struct ReceivedPacket: ~Copyable {
   @inlinable
   deinit {
     // Safe: the core outlives its last frame, and only this worker touches it.
+    if unsafe core.pointee.scrubs {
+      unsafe core.pointee.scrub(offset, firstByteCount)
+      if next != ReceiveCore.none { unsafe core.pointee.scrubSegments(from: next) }
+    }
     if next != ReceiveCore.none { unsafe core.pointee.freeSegments(from: next) }
     unsafe core.pointee.release(slot)
     unsafe core.pointee.handedOut &-= 1

@@ -57,6 +57,46 @@ import Testing
     #expect(statistics.buffersOut == 0 && statistics.completionsPending == 0)
   }
 
+  /// Where the host sees the buffer and not the rest of the machine, a frame is gone from it before the host is
+  /// told that it was taken.
+  @Test func whatWasTakenIsZeroed() throws {
+    var bed = try readyBed()
+    var random = Numbers(seed: 11)
+    func frame(_ count: Int) -> [UInt8] {
+      (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next() >> 32) }
+    }
+    let frames = [frame(1000), frame(600)]
+    let parts = [frame(1448), frame(1448), frame(69)]
+    let messages =
+      frames.map { message($0) }
+      + [
+        fragment(parts[0], 3, info: element(0, 0x28)), fragment(parts[1], 1),
+        fragment(parts[2], 5),
+      ]
+    try bed.put(messages: messages, id: 9)
+    var burst = ReceiveBurst()
+    let count = bed.queue.receive(into: &burst)
+    #expect(count == 3)
+    let scrubbed = bed.queue.statistics.memory.scrubbed
+    let memory = bed.receiveBuffer
+    /// Whether the host still finds these bytes.
+    func finds(_ bytes: [UInt8]) -> Bool {
+      memory.read(0, memory.byteCount).contains(bytes)
+    }
+    #expect(frames.allSatisfy(finds) && parts.allSatisfy(finds))
+    drop(try unwrap(burst.popFirst()))
+    #expect(!finds(frames[0]) && !finds(Array(frames[0].prefix(8))))
+    #expect(finds(frames[1]) && parts.allSatisfy(finds))
+    drop(try unwrap(burst.popFirst()))
+    #expect(!finds(Array(frames[1].suffix(8))) && parts.allSatisfy(finds))
+    drop(try unwrap(burst.popFirst()))
+    for part in parts { #expect(!finds(Array(part.prefix(8))) && !finds(Array(part.suffix(8)))) }
+    #expect(try bed.take() == nil)
+    bed.queue.publish()
+    #expect(try bed.take()?.id == 9)
+    #expect(bed.queue.statistics.memory.scrubbed - scrubbed == 1600 + 1448 + 1448 + 69)
+  }
+
   @Test func infoIsHandedOn() throws {
     var bed = try readyBed()
     let info = element(0, 0x28) + element(6, 0x655) + element(8, 0xCAFE_F00D) + element(9, 0x201)
