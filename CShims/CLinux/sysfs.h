@@ -115,5 +115,5 @@ static inline int vmbus_file_status(
 
 /// Whether this process may read and write a file: 0 or -errno.
 static inline int vmbus_may_read_and_write(const char *_Nonnull path) {
-  return access(path, R_OK | W_OK) == 0 ? 0 : -errno;
+  return faccessat(AT_FDCWD, path, R_OK | W_OK, AT_EACCESS) == 0 ? 0 : -errno;
 }
