@@ -109,6 +109,11 @@ public final class GuestMemory: @unchecked Sendable {
 
     func deallocate() { unsafe start.deallocate() }
 
+    /// Those of one view.
+    func regions(in view: GuestMemoryView) -> [Region] {
+      (0..<count).map { unsafe start[$0] }.filter { $0.view == view }
+    }
+
     /// Finds a page: its region, its place there, and how many pages from there on are alike. The
     /// number is the guest's word.
     func place(
@@ -238,6 +243,8 @@ public final class GuestMemory: @unchecked Sendable {
 
   /// Whether the guest says page by page what is visible.
   var hidesPages: Bool { !maps.isEmpty }
+
+  var visibleRegions: [Region] { regions.regions(in: .hostVisible) }
 
   func contains(_ page: GPN, in view: GuestMemoryView) -> Bool {
     regions.place(of: page, in: view) != nil

@@ -88,7 +88,11 @@ extension Partition {
       state: state, interrupt: interrupt, connectionID: request.connectionID, monitor: monitorID)
     monitor?.watch(monitorID, box)
     if host.configuration.pollsRings { monitor?.poll(box) }
-    worker.watch(box.event.rawValue) { box.event.drain() }
+    let watch = host.configuration.watch
+    worker.watch(box.event.rawValue) {
+      box.event.drain()
+      watch?.look(at: memory)
+    }
     device.vsp.open(channel, on: worker)
     logger.debug("channel \(id) opened", metadata: ["device": "\(index)", "of": "\(number)"])
   }

@@ -16,6 +16,8 @@ public final class SimulatedHost: Sendable {
     public var server = ServerConfiguration()
     /// Where control messages and ring packets go.
     public var capture: Capture?
+    /// What looks at all that this host can see of a guest, at each of its signals.
+    public var watch: SecretWatch?
     /// The threads that serve devices, one or more.
     public var workers: [Worker.Configuration] = [.init(name: "vsp")]
     /// Whether guests that have monitor pages signal through them, and not by hypercall: it takes

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
+import Glibc
+import HostPrograms
 import Logging
 import Platform
 import ProgramSupport
@@ -65,6 +67,12 @@ struct HostProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
+      "Look for this text in all guest memory that the host can see, at each signal of a guest; at the end tell how often it looked and found any. Found is status 1. Can be given several times.",
+      valueName: "text"))
+  var watch: [String] = []
+
+  @Option(
+    help: ArgumentHelp(
       "A fault, DISK:FAULT, DISK from 0. Of its controller's completions: drop, twice, invent, delay, long, short, stall, garbage, crash, rescind, with :after=N :count=N :ms=N. Of its commands: \(StorageFault.syntax). Of the start-up: version=6.0|5.1|4.2|2.0|none, the newest that is accepted (6.0 by default, 6.2 at most).",
       valueName: "fault"))
   var fault: [FaultArgument] = []
@@ -89,7 +97,7 @@ struct HostProgram: ParsableCommand {
 
   @Option(
     help: ArgumentHelp(
-      "A named pipe to make, whose lines are commands: \(Controllers.commands), \(NetworkDevices.commands), \(IntegrationDevices.commands).",
+      "A named pipe to make, whose lines are commands: \(Controllers.commands), \(NetworkDevices.commands), \(IntegrationDevices.commands), watch (what --watch has found so far).",
       valueName: "path"))
   var control: String?
 
@@ -130,6 +138,8 @@ struct HostProgram: ParsableCommand {
     configuration.pollsRings = isolatedGuests.pollRings
     configuration.acceptsSharedData = isolatedGuests.acceptSharedData
     configuration.server.offersUnlawfulFlags = disk.contains { $0.flags.confidentiality == nil }
+    let watch = self.watch.isEmpty ? nil : SecretWatch(self.watch.map { Array($0.utf8) })
+    configuration.watch = watch
     if let capture {
       do throws(Errno) {
         configuration.capture = try Capture(path: capture)
@@ -162,20 +172,15 @@ struct HostProgram: ParsableCommand {
     } catch {
       throw ProgramFailure(.cannotCreate, "\(socket): \(error)")
     }
-    if let user {
-      do throws(Errno) { try Privileges.drop(to: user) } catch {
-        host.stop()
-        throw ProgramFailure(.permission, "--user \(user): \(error)")
-      }
-    }
-    logger.info("listening on \(socket) with \(devices.count) devices")
     var pipe: ControlPipe?
     if let control {
       do throws(Errno) {
         let diskOffers = DeviceOffers(host, disks, first: 0)
         let nicOffers = DeviceOffers(host, nics, first: disks.count)
         pipe = try ControlPipe(path: control) { line in
-          if line.hasPrefix("nic ") {
+          if line == "watch" {
+            Self.tell(watch)
+          } else if line.hasPrefix("nic ") {
             networks.execute(String(line.dropFirst(4)), nicOffers)
           } else if line.hasPrefix("integration ") {
             components.execute(String(line.dropFirst(12)))
@@ -188,9 +193,26 @@ struct HostProgram: ParsableCommand {
         throw ProgramFailure(.cannotCreate, "\(control): \(error)")
       }
     }
+    if let user {
+      do throws(Errno) { try Privileges.drop(to: user) } catch {
+        pipe?.close()
+        host.stop()
+        throw ProgramFailure(.permission, "--user \(user): \(error)")
+      }
+    }
+    logger.info("listening on \(socket) with \(devices.count) devices")
     _ = Termination.wait()
     pipe?.close()
     host.stop()
+    Self.tell(watch)
+    if watch?.counts.firstPage != nil { throw ExitCode(1) }
+  }
+
+  private static func tell(_ watch: SecretWatch?) {
+    guard let counts = watch?.counts else { return }
+    let place = counts.firstPage.map { ", first in guest page 0x\(String($0, radix: 16))" } ?? ""
+    print("watched: \(counts.looks) looks, \(counts.findings) with findings\(place)")
+    _ = fflush(nil)
   }
 
   private var workerConfigurations: [Worker.Configuration] {
