@@ -237,10 +237,18 @@ let package = Package(
         "VMBusKernel", "VMBusLinux", "VMBusUIO", "VSC", arguments, logging, system,
       ],
       swiftSettings: settings),
+    .target(
+      name: "HostPrograms",
+      dependencies: [
+        "NetworkProtocol", "PacketIO", "ProgramSupport", "SimulatedHost", "VMBus", arguments,
+        logging, system,
+      ],
+      swiftSettings: settings),
     .executableTarget(
       name: "vmbus-host",
       dependencies: [
-        "IntegrationProtocol", "NetworkProtocol", "PacketIO", "Platform", "ProgramSupport",
+        "HostPrograms", "IntegrationProtocol", "NetworkProtocol", "PacketIO", "Platform",
+        "ProgramSupport",
         "SimulatedHost", "StorageProtocol", "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
@@ -260,8 +268,8 @@ let package = Package(
     .executableTarget(
       name: "vmbus-paravisor",
       dependencies: [
-        "CLinux", "Paravisor", "Platform", "ProgramSupport", "SimulatedHost", "VMBus", arguments,
-        logging, system,
+        "CLinux", "HostPrograms", "Paravisor", "Platform", "ProgramSupport", "SimulatedHost",
+        "VMBus", arguments, logging, system,
       ],
       swiftSettings: settings),
     .executableTarget(

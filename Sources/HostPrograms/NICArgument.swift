@@ -1,15 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import ArgumentParser
+public import ArgumentParser
 import NetworkProtocol
 import PacketIO
-import ProgramSupport
 import SimulatedHost
-import SystemPackage
 import VMBus
 
 /// `KIND[,option...]`: a network device and what it is joined to.
-struct NICArgument: ExpressibleByArgument {
+public struct NICArgument: ExpressibleByArgument {
   enum Kind: Equatable {
     /// All devices with one name share a switch.
     case hub(String)
@@ -21,17 +19,17 @@ struct NICArgument: ExpressibleByArgument {
   }
 
   let kind: Kind
-  var address: MACAddress?
-  var configuration = AdapterConfiguration()
-  var flags: OfferFlags = []
+  private(set) var address: MACAddress?
+  private(set) var configuration = AdapterConfiguration()
+  private(set) var flags: OfferFlags = []
 
-  static let syntax = """
+  public static let syntax = """
     switch[=NAME] (all of one name are one switch, between the guests), loopback, generator[=BYTES] \
     (frames as fast as guests take them, 64 bytes by default), sink (drops), tap=NAME (a TAP device \
     of this machine), or pcap=FILE (what guests send)
     """
 
-  init?(argument: String) {
+  public init?(argument: String) {
     let parts = argument.split(separator: ",", omittingEmptySubsequences: false).map(String.init)
     guard let first = parts.first, let kind = Kind(first) else { return nil }
     self.kind = kind
@@ -39,6 +37,13 @@ struct NICArgument: ExpressibleByArgument {
       let pair = option.split(separator: "=", maxSplits: 1).map(String.init)
       guard pair.count == 2, set(pair[0], pair[1]) else { return nil }
     }
+  }
+
+  /// The same, encrypted wholly where nothing else was said.
+  public var confidential: NICArgument {
+    var copy = self
+    if flags.isEmpty { copy.flags = .confidential }
+    return copy
   }
 
   private mutating func set(_ key: String, _ value: String) -> Bool {
@@ -68,23 +73,6 @@ struct NICArgument: ExpressibleByArgument {
     default: return false
     }
     return true
-  }
-
-  /// The nth network device, the same each time.
-  static func instance(_ index: Int) -> GUID {
-    var guid: GUID = "5d15c000-0000-4000-8000-0000000e0000"
-    guid.wireBytes[14] = UInt8(truncatingIfNeeded: index >> 8)
-    guid.wireBytes[15] = UInt8(truncatingIfNeeded: index)
-    return guid
-  }
-
-  /// The address of the first guest; 16 guests of a device have addresses behind each other.
-  static func address(_ index: Int) -> MACAddress {
-    var address = MACAddress()
-    for (place, byte) in [0x00, 0x15, 0x5D, 0xC0, index & 0xFF, 0x01].enumerated() {
-      address.rawValue |= UInt64(byte) << UInt64(8 * place)
-    }
-    return address
   }
 }
 

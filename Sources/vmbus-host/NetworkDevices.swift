@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import FoundationEssentials
+import HostPrograms
 import Logging
 import NetworkProtocol
-import PacketIO
 import Platform
 import ProgramSupport
 import SimulatedHost
@@ -17,54 +17,15 @@ final class NetworkDevices: Sendable {
 
   init(_ arguments: [NICArgument], faults: [NICFaultArgument], logger: Logger) throws {
     self.logger = logger
-    var hubs: [String: NetworkSwitch] = [:]
-    var devices: [(vsp: NetVSP, faults: [FaultPlan])] = []
-    for (index, argument) in arguments.enumerated() {
-      let backend: any NetworkBackend
-      switch argument.kind {
-      case .hub(let name):
-        let hub = hubs[name] ?? NetworkSwitch()
-        hubs[name] = hub
-        backend = hub
-      case .loopback: backend = LoopbackBackend()
-      case .generator(let byteCount):
-        guard byteCount <= argument.configuration.mtu + 14 else {
-          throw ProgramFailure(.usage, "--nic: frames of \(byteCount) bytes exceed the MTU")
-        }
-        backend = GeneratorBackend(byteCount: byteCount)
-      case .sink: backend = GeneratorBackend.sink
-      case .tap(let name): backend = try NetworkDevices.tap(name, argument.configuration)
-      case .capture(let path):
-        do throws(Errno) {
-          backend = CaptureBackend(try FrameCapture(path: path, interface: "nic\(index)"))
-        } catch {
-          throw ProgramFailure(.cannotCreate, "\(path): \(error)")
-        }
+    let vsps = try NICArgument.devices(arguments, of: .host, logger: logger)
+    devices = vsps.enumerated().map { index, vsp in
+      let plans = faults.compactMap { fault -> FaultPlan? in
+        guard fault.device == index, case .channel(let plan) = fault.kind else { return nil }
+        return plan
       }
-      var plans: [FaultPlan] = []
-      for fault in faults where fault.device == index {
-        if case .channel(let plan) = fault.kind { plans.append(plan) }
-      }
-      let vsp = NetVSP(
-        backend, instance: NICArgument.instance(index),
-        address: argument.address ?? NICArgument.address(index),
-        configuration: argument.configuration, flags: argument.flags, logger: logger)
-      devices.append((vsp, plans))
+      return (vsp, plans)
     }
-    self.devices = devices
     for fault in faults { apply(fault.kind, to: fault.device) }
-  }
-
-  private static func tap(
-    _ name: String, _ configuration: AdapterConfiguration
-  ) throws -> TapBackend {
-    do throws(TapError) {
-      let device = try TapDevice(name: name, queueCount: configuration.maximumQueues)
-      try device.setMTU(configuration.mtu)
-      return TapBackend(device)
-    } catch {
-      throw ProgramFailure(.cannotCreate, "\(name): \(error)")
-    }
   }
 
   private func apply(_ kind: NICFaultArgument.Kind, to index: Int) {

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import FoundationEssentials
+import HostPrograms
 import Logging
 import Paravisor
 import Platform
@@ -44,6 +45,15 @@ struct ParavisorProgram: AsyncParsableCommand {
       valueName: "N,key=KEYFILE[,memory=...]"))
   var disk: [HostDiskArgument] = []
 
+  @Option(
+    help: ArgumentHelp(
+      "A network device of its own: \(NICArgument.syntax). memory=ring encrypts the ring alone, memory=all (the default) the packets too; other options as those of vmbus-host.",
+      valueName: "kind[,option...]"))
+  var nic: [NICArgument] = []
+
+  @Option(help: ArgumentHelp("Threads that serve devices.", valueName: "count"))
+  var workers: Int = 1
+
   @OptionGroup var isolatedGuests: IsolatedGuestOptions
 
   @Option(
@@ -54,6 +64,10 @@ struct ParavisorProgram: AsyncParsableCommand {
   @Flag(name: [.short, .long], help: "Log more, on standard error.")
   var verbose = false
 
+  func validate() throws {
+    guard 1...64 ~= workers else { throw ValidationError("--workers must be 1 to 64.") }
+  }
+
   func run() async throws {
     try Termination.handle()
     Privileges.hide()
@@ -63,6 +77,7 @@ struct ParavisorProgram: AsyncParsableCommand {
     var configuration = SimulatedHost.Configuration()
     configuration.logger = logger
     configuration.hostPath = host
+    configuration.workers = (0..<workers).map { Worker.Configuration(name: "vsp-\($0)") }
     configuration.pollsRings = isolatedGuests.pollRings
     configuration.acceptsSharedData = isolatedGuests.acceptSharedData
     configuration.leaves = IsolatedMachine(
@@ -85,7 +100,11 @@ struct ParavisorProgram: AsyncParsableCommand {
     } catch {
       throw ProgramFailure(.unavailable, "\(host): \(error)")
     }
-    let devices = try disk.map { HostDevice(try $0.device(disks)) }
+    let devices =
+      try disk.map { HostDevice(try $0.device(disks)) }
+      + NICArgument.devices(nic.map(\.confidential), of: .paravisor, logger: logger).map {
+        HostDevice($0)
+      }
     let paravisor: SimulatedHost
     do throws(Errno) {
       paravisor = try SimulatedHost(path: socket, configuration, devices: devices)
