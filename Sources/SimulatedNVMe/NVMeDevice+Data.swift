@@ -37,7 +37,8 @@ extension NVMeDevice {
   }
 
   /// Whether the blocks are on the namespace.
-  private func isOn(_ namespace: SimulatedNVMe.Namespace, _ block: UInt64, _ count: UInt64) -> Bool {
+  private func isOn(_ namespace: SimulatedNVMe.Namespace, _ block: UInt64, _ count: UInt64) -> Bool
+  {
     block <= namespace.blockCount && count <= namespace.blockCount - block
   }
 

@@ -60,7 +60,9 @@ struct DeviceProgram: ParsableCommand {
     guard blockSize == 512 || blockSize == 4096 else {
       throw ValidationError("--block-size must be 512 or 4096.")
     }
-    guard 1...1024 ~= disk.count else { throw ValidationError("--disk is needed, 1024 times at most.") }
+    guard 1...1024 ~= disk.count else {
+      throw ValidationError("--disk is needed, 1024 times at most.")
+    }
     guard 1...64 ~= queues else { throw ValidationError("--queues must be 1 to 64.") }
     guard spin >= 0 else { throw ValidationError("--spin must be 0 or more.") }
   }
