@@ -13,41 +13,28 @@ import Testing
 /// what may be there. One thread moves guest and host, step by step, so that nothing happens between a
 /// commit and the look.
 @Suite(.timeLimit(.minutes(5))) struct HostVisibleMemoryTests {
-  static let instances: [GUID] = [
-    "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a011", "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a012",
-    "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a013",
-  ]
   static let secrets = ["relayed-secret-1", "in-ring-secret-2", "all-enc-secret-3"].map {
     Array($0.utf8)
   }
 
-  /// A guest with one disk of its host, or a guest with a paravisor and a disk of each kind.
+  /// A machine with disks that are moved step by step.
   final class Bed {
-    let host: SimulatedHost
-    let paravisor: SimulatedHost?
-    let bus: SimulatedBus
-    let worker: Worker
+    let machine: WatchedMachine
     private var devices: [Device] = []
     private var servers: [SteppedServer] = []
     var disks: [any SteppedDisk] = []
     let watch: HostWatch
 
-    init(_ machine: Machine, isScrubbed: Bool = true) async throws {
-      let hosts = try SteppedVSP(instance: HostVisibleMemoryTests.instances[0], flags: [])
-      var vsps = [hosts]
-      host = try SimulatedHost(path: socketPath("watched"))
-      host.add(hosts)
-      paravisor = machine == .confidential ? try Self.paravisor(host, &vsps) : nil
-      worker = try Worker(.init(name: "disk"))
-      var configuration = SimulatedBus.Configuration(machine: machine)
-      configuration.memoryByteCount = 8 << 20
-      configuration.maximumWorkers = 1
-      bus = try await SimulatedBus.connect(path: (paravisor ?? host).path, configuration)
+    init(_ kind: Machine, isScrubbed: Bool = true) async throws {
+      var vsps: [SteppedVSP] = []
+      machine = try await WatchedMachine(kind, byteCount: 8 << 20) { instance, flags in
+        vsps.append(try SteppedVSP(instance: instance, flags: flags))
+        return vsps[vsps.count - 1]
+      }
       for (index, vsp) in vsps.enumerated() {
-        let instance = HostVisibleMemoryTests.instances[index]
-        let device = Device(
-          try #require(bus.devices.first { $0.identity.instance == instance }), workers: [worker])
-        let opened = try await device.open(ChannelParameters(ringByteCount: 16384), on: worker)
+        let device = try machine.device(index)
+        let opened = try await device.open(
+          ChannelParameters(ringByteCount: 16384), on: machine.worker)
         servers.append(try vsp.server())
         disks.append(
           try Self.disk(
@@ -57,31 +44,8 @@ import Testing
       for disk in disks { try disk.start() }
       // The host sits where the relayed channel ends.
       let view = try HostView(servers[0].memory, boundary: GuestPages.boundary)
-      var uses = bus.hostVisibleUses.map { entry in
-        let (first, end) = (entry.pages.lowerBound, entry.pages.upperBound)
-        return (first & ~GuestPages.boundary..<end & ~GuestPages.boundary, entry.use)
-      }
-      // The paravisor's own, by which the host talks to it.
-      if paravisor != nil { uses.append((1 << 35..<1 << 35 + 2, "SynIC")) }
-      watch = HostWatch(view, uses, secrets: HostVisibleMemoryTests.secrets)
-    }
-
-    private static func paravisor(
-      _ host: SimulatedHost, _ vsps: inout [SteppedVSP]
-    ) throws -> SimulatedHost {
-      var configuration = SimulatedHost.Configuration()
-      configuration.hostPath = host.path
-      configuration.leaves = IsolatedMachine(
-        kind: .sevSNP, hasParavisor: true, offersConfidentialVMBus: true
-      ).leaves(boundaryBit: 46)
-      let paravisor = try SimulatedHost(path: socketPath("watching"), configuration)
-      for flags in [OfferFlags.confidentialRingBuffer, .confidential] {
-        let vsp = try SteppedVSP(
-          instance: HostVisibleMemoryTests.instances[vsps.count], flags: flags)
-        vsps.append(vsp)
-        paravisor.add(vsp)
-      }
-      return paravisor
+      watch = HostWatch(
+        view, machine.hostVisibleUses, secrets: HostVisibleMemoryTests.secrets)
     }
 
     private static func disk(
@@ -120,10 +84,7 @@ import Testing
 
     func close() async throws {
       try await closeDisks()
-      await bus.disconnect()
-      worker.stop()
-      paravisor?.stop()
-      host.stop()
+      await machine.stop()
     }
   }
 
@@ -143,7 +104,7 @@ import Testing
     #expect(watch.looks > 30_000)
     // Nothing is left when the disks are gone, the rings neither.
     try await bed.closeDisks()
-    try await eventually { bed.bus.hostVisibleUses.allSatisfy { always.contains($0.use) } }
+    try await eventually { bed.machine.bus.hostVisibleUses.allSatisfy { always.contains($0.use) } }
     watch.look()
     for page in watch.view.pagesInUse {
       let use = watch.use(of: page)
