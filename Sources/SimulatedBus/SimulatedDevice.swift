@@ -39,7 +39,9 @@ final class SimulatedDevice: DeviceTransport {
 
   var properties: [DeviceProperty] {
     let connection = bus.connection
+    let data = identity.data(isIsolated: bus.machine.kind != .plain)
     return [
+      DeviceProperty("data", data ?? "unknown"),
       DeviceProperty("machine", bus.machine.kind.rawValue),
       DeviceProperty("protocol version", connection.map { "\($0.version)" } ?? "not connected"),
       DeviceProperty("connection", connection?.isConfidential == true ? "confidential" : "host"),

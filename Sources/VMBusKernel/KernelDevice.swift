@@ -54,10 +54,10 @@ final class KernelDevice: DeviceTransport {
   var properties: [DeviceProperty] {
     guard case .facts(let facts)? = probe else {
       let known = try? machine.confidentiality(of: record.channel)
-      return record.properties(on: machine, memoryKnown: known.map { "\($0.source)" }, [])
+      return record.properties(identity, on: machine, memoryKnown: known.map { "\($0.source)" }, [])
     }
     return record.properties(
-      on: machine, memoryKnown: "the kernel module says so", facts.properties)
+      identity, on: machine, memoryKnown: "the kernel module says so", facts.properties)
   }
 
   // MARK: - Opening

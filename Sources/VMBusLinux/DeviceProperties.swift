@@ -10,12 +10,14 @@ extension VMBusDeviceRecord {
   ///   - known: who says which memory its channels use.
   ///   - more: what its driver's transport has to add.
   package func properties(
-    on machine: LinuxMachine, memoryKnown known: String?, _ more: [DeviceProperty]
+    _ identity: DeviceIdentity, on machine: LinuxMachine, memoryKnown known: String?,
+    _ more: [DeviceProperty]
   ) -> [DeviceProperty] {
     var lines: [DeviceProperty] = []
     func add(_ name: String, _ value: String?) {
       if let value, !value.isEmpty { lines.append(DeviceProperty(name, value)) }
     }
+    add("data", identity.data(isIsolated: machine.isIsolated))
     add("memory known", known)
     add("kernel says", machine.kernelsWord(on: channel))
     add("isolation", "\(machine.isolation)")

@@ -28,7 +28,7 @@ extension UIODevice {
   var properties: [DeviceProperty] {
     let known = try? machine.confidentiality(of: record.channel)
     return record.properties(
-      on: machine, memoryKnown: known.map { "\($0.source)" },
+      identity, on: machine, memoryKnown: known.map { "\($0.source)" },
       [
         DeviceProperty(
           "subchannels", whyNoSubchannels.map { "none: \($0)" } ?? "one for each processor")

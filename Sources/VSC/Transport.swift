@@ -109,6 +109,14 @@ public struct DeviceIdentity: Sendable, Hashable {
     self.confidentiality = confidentiality
     self.transport = transport
   }
+
+  /// How data comes to the device, for people: "bounced" is by a copy in host-visible memory, which is scrubbed
+  /// when the device is done with it. Nil where it is not known.
+  ///
+  /// - Parameter isIsolated: whether the host sees a part of the machine's memory only.
+  public func data(isIsolated: Bool) -> String? {
+    confidentiality.map { isIsolated && $0 != .ringAndExternalMemory ? "bounced" : "direct" }
+  }
 }
 
 /// What a driver asks for when it opens a channel.
