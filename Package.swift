@@ -98,6 +98,7 @@ let package = Package(
     .executable(name: "vsc-storage", targets: ["vsc-storage"]),
     .executable(name: "vsc-balloon", targets: ["vsc-balloon"]),
     .executable(name: "vsc-network", targets: ["vsc-network"]),
+    .executable(name: "vsc-echo", targets: ["vsc-echo"]),
   ] + pluginProducts + machineProducts,
   dependencies: [
     .package(url: "https://github.com/apple/swift-argument-parser.git", from: "1.5.0"),
@@ -283,6 +284,10 @@ let package = Package(
     // The driver that README.md shows.
     .target(
       name: "EchoVSC", dependencies: ["VSC"], path: "Examples/EchoVSC", swiftSettings: settings),
+    // And a program of it.
+    .executableTarget(
+      name: "vsc-echo", dependencies: ["DriverProgram", "EchoVSC", arguments],
+      path: "Examples/EchoProgram", swiftSettings: settings),
     // The commands that the programs of all disks have.
     .target(
       name: "BlockPrograms",

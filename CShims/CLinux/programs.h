@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -18,6 +19,10 @@
 #include <unistd.h>
 
 extern char *_Nullable *_Null_unspecified environ;
+
+/// Has each line that is printed be written at once, for whoever follows a service or a file. Before anything is
+/// printed.
+static inline void vmbus_print_by_lines(void) { setvbuf(stdout, NULL, _IOLBF, 0); }
 
 /// Starts another program (looked up in PATH) with the signals of a new one. Returns its process
 /// id or -errno.

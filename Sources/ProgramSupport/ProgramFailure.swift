@@ -37,6 +37,7 @@ public struct ProgramFailure: Error, CustomStringConvertible, Sendable {
 extension ParsableCommand {
   /// Runs the command and ends the process with the right exit code. Use it as `main`.
   public static func runProgram() async -> Never {
+    vmbus_print_by_lines()
     do {
       var command = try parseAsRoot()
       if var asynchronous = command as? any AsyncParsableCommand {

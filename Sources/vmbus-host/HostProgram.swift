@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
 import ArgumentParser
-import Glibc
 import HostPrograms
 import Logging
 import Platform
@@ -42,6 +41,9 @@ struct HostProgram: ParsableCommand {
       "Offer dynamic memory, and ask each guest for so many MiB; 0 only takes its reports.",
       valueName: "MiB"))
   var balloon: Int?
+
+  @Flag(help: "Offer a device that sends each packet back: the first driver's (README.md).")
+  var echo = false
 
   @Option(
     help: ArgumentHelp(
@@ -160,6 +162,7 @@ struct HostProgram: ParsableCommand {
         logger: logger)
       devices.append(HostDevice(device))
     }
+    if echo { devices.append(HostDevice(EchoVSP())) }
     let components = IntegrationDevices(integration, logger: logger)
     devices += components.devices.map { HostDevice($0) }
     let host: SimulatedHost
@@ -212,7 +215,6 @@ struct HostProgram: ParsableCommand {
     guard let counts = watch?.counts else { return }
     let place = counts.firstPage.map { ", first in guest page 0x\(String($0, radix: 16))" } ?? ""
     print("watched: \(counts.looks) looks, \(counts.findings) with findings\(place)")
-    _ = fflush(nil)
   }
 
   private var workerConfigurations: [Worker.Configuration] {

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0
 
-import Platform
-import SimulatedHost
+public import Platform
 import Synchronization
-import VMBus
+public import VMBus
 
-/// A device that completes each packet with the packet's own payload.
-final class EchoVSP: VSP {
+/// A device that completes each packet with the packet's own payload: the other end of an author's first
+/// driver (`Examples/EchoVSC`).
+public final class EchoVSP: VSP {
   private let openCount = Atomic<Int>(0)
   private let flags: OfferFlags
 
-  init(flags: OfferFlags = []) { self.flags = flags }
+  public init(flags: OfferFlags = []) { self.flags = flags }
 
   /// Channels that guests have open now.
-  var openChannels: Int { openCount.load(ordering: .sequentiallyConsistent) }
+  public var openChannels: Int { openCount.load(ordering: .sequentiallyConsistent) }
 
-  var offer: OfferChannel {
+  public var offer: OfferChannel {
     var offer = OfferChannel()
     offer.interfaceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a001"
     offer.instanceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
@@ -23,7 +23,7 @@ final class EchoVSP: VSP {
     return offer
   }
 
-  func open(_ channel: consuming sending HostChannel, on worker: Worker) {
+  public func open(_ channel: consuming sending HostChannel, on worker: Worker) {
     openCount.add(1, ordering: .sequentiallyConsistent)
     _ = worker.attach(Server(channel: channel)) {
       self.openCount.subtract(1, ordering: .sequentiallyConsistent)
