@@ -8,6 +8,7 @@ extension Doctor {
   static let group = "vmbus"
   static let units = [
     "vmbus-bind@.service", "vsc-storage@.service", "vsc-network@.service", "vsc-nvme@.service",
+    "vsc-balloon@.service",
   ]
   private static let install = "scripts/install, or install the package"
 
