@@ -141,15 +141,29 @@ build_programs() {
   done
 }
 
-# The code block of README.md that the comment <!-- NAME --> names.
-readme_block() {
-  awk -v mark="<!-- $1 -->" '
+# build_standalone PRODUCT...: programs that carry Swift's libraries within them, in $standalone.
+standalone=.build-package/release
+build_standalone() {
+  local product libraries
+  # A library does not look there by itself.
+  libraries=$(dirname "$(dirname "$(readlink -f "$(command -v swift)")")")/lib/swift_static/linux
+  for product; do
+    swift build -c release --static-swift-stdlib -Xlinker "-L$libraries" --scratch-path .build-package \
+      --manifest-cache none --product "$product"
+  done
+}
+
+# page_block PAGE NAME: the code block that the comment <!-- NAME --> names.
+page_block() {
+  awk -v mark="<!-- $2 -->" '
     /^```/ && inside { exit }
     inside { print }
     /^```/ && marked { inside = 1 }
     $0 == mark { marked = 1 }
-  ' README.md
+  ' "$1"
 }
+
+readme_block() { page_block README.md "$1"; }
 
 # --- Waiting and steps -----------------------------------------------------------------------------
 

@@ -23,6 +23,8 @@ bed_outputs=(host machine)
 # For the kernel's command line, and the machine; how often it is started; and a file in $scratch with a file system
 # that is the guest's own, on a disk before the one that the checks are about.
 guest_words='' guest_memory=384M guest_starts=1 guest_system=''
+# Other devices, in the words of vmbus-host.
+host_words=''
 
 part_guests() {
   local kind
@@ -81,7 +83,7 @@ $ip link set lo up
 truncate -s 32M disk.img
 $copy
 vmbus-host --socket host.sock --control control --workers $(processors) --subchannels 2 \
-  $disks --nic tap=vsp0,queues=2$memory $options --verbose 2>$2/$guest.host &
+  $disks --nic tap=vsp0,queues=2$memory $host_words $options --verbose 2>$2/$guest.host &
 host=\$!
 until [ -S host.sock ] && [ -p control ]; do sleep 0.1; done
 . $answers
