@@ -112,6 +112,22 @@ panics() { warns || say panic_on_warn=1; }
 # starts NUMBER: the machine is started for that time.
 starts() { grep -aqx "start $1" "$bed_logs/$guest.machine"; }
 
+# The kernel's modules for devices in user space, for the guests.
+add_uio() {
+  local name module
+  for name in "${kernels[@]}"; do
+    for module in uio uio_hv_generic; do
+      [[ ! -e $bed_parts/kernels/$name/l2/$module.ko ]] ||
+        bed_add_file "$bed_parts/kernels/$name/l2/$module.ko" "/modules/$name.$module.ko"
+    done
+  done
+}
+
+load_uio() {
+  guest "for name in uio uio_hv_generic; do
+    [ ! -e /modules/${guest%x*}.\$name.ko ] || insmod /modules/${guest%x*}.\$name.ko; done"
+}
+
 # host_does LINE: a command for the host's control pipe.
 host_does() { far "echo '$1' >control"; }
 

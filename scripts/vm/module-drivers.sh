@@ -12,9 +12,17 @@
 # shellcheck source=scripts/vm/module-tools.sh
 . scripts/vm/module-tools.sh
 
+bed_packages+=(strace)
+# For uio_hv_generic, beside which the module is measured.
+guest_words=hugepages=8
+
 part_prepare() { prepare_module; }
 
-add_drivers() { add_module; }
+add_drivers() {
+  add_module
+  add_uio
+  bed_add_program "$(type -P strace)"
+}
 
 # One of the kernels signals through the monitor page, where user space alone could not in an isolated machine.
 signals_by_monitor() { [[ $guest != 6.12* ]]; }
@@ -71,6 +79,37 @@ tells_the_truth() {
   done
 }
 
+# --- Checks: what it costs -------------------------------------------------------------------------
+
+# measure NAME: requests one by one, each of which is a signal, an interrupt and a wake-up, on whatever has the disk.
+measure() {
+  local bench='vsc-storage bench --pattern randread --depth 1 --block-size 512 --spin 0 --time 5 --json'
+  guest_seconds=120 guest "$bench >/dev/null; time -p $bench 2>/tmp/times; cat /tmp/times >&2" \
+    >"$scratch/$guest.$1" 2>"$scratch/$guest.$1.times"
+  guest_seconds=200 guest "strace -f -c -o /tmp/calls $bench >/dev/null; cat /tmp/calls" >"$scratch/$guest.$1.calls"
+  cat "$scratch/$guest.$1"*
+}
+
+# told NAME: what that has shown.
+told() {
+  jq -r --arg name "$1" '"\($name): \(.latency.p50 | round) µs in the middle, \(.latency.p99 | round) µs at 99 %, of \(.requests) requests, \(.doorbells) signals"' \
+    "$scratch/$guest.$1" >&3
+}
+
+# User space has no other way to the disk in a machine that is not isolated.
+costs_beside_uio() {
+  kind off || return 0
+  measure hv_uservsc
+  load_uio
+  guest "echo $disk >$bus/drivers/hv_uservsc/unbind; echo uio_hv_generic >$bus/devices/$disk/driver_override
+    echo $disk >$bus/drivers/uio_hv_generic/bind"
+  measure uio_hv_generic
+  guest "echo $disk >$bus/drivers/uio_hv_generic/unbind; echo hv_uservsc >$bus/devices/$disk/driver_override
+    echo $disk >$bus/drivers/hv_uservsc/bind"
+  told hv_uservsc
+  told uio_hv_generic
+}
+
 # --- Checks: under load ----------------------------------------------------------------------------
 
 is_unbound_under_load() {
@@ -101,6 +140,7 @@ check 'bound as vmbusctl says' 120 tells_what_to_do
 check 'vmbusctl: bound' 120 tells_the_truth
 check 'reads and writes' 300 reads_and_writes
 check 'under load' 120 carries_load
+check 'beside uio_hv_generic' 600 costs_beside_uio
 check 'a second driver' 120 is_in_use
 check 'kill -9 and start again' $((180 + kills * 20)) is_killed_and_starts
 check 'unbound under load' 200 is_unbound_under_load

@@ -18,14 +18,9 @@ huge_pages=32
 guest_words="page_poison=1 hugepages=$huge_pages" guest_memory=640M
 
 add_drivers() {
-  local name module
+  local name
   for name in nbdkit nbdinfo nbdcopy fio; do bed_add_program "$(type -P $name)"; done
-  for name in "${kernels[@]}"; do
-    for module in uio uio_hv_generic; do
-      [[ ! -e $bed_parts/kernels/$name/l2/$module.ko ]] ||
-        bed_add_file "$bed_parts/kernels/$name/l2/$module.ko" "/modules/$name.$module.ko"
-    done
-  done
+  add_uio
 }
 
 # In an isolated machine user space has no use of that page.
@@ -47,8 +42,8 @@ nothing_is_left() {
 
 takes_them() {
   shows "$disk" status '^not usable: the kernel module uio_hv_generic is not loaded$'
-  guest "insmod /modules/${guest%x*}.tun.ko; for name in uio uio_hv_generic; do
-    [ ! -e /modules/${guest%x*}.\$name.ko ] || insmod /modules/${guest%x*}.\$name.ko; done"
+  guest "insmod /modules/${guest%x*}.tun.ko"
+  load_uio
   shows "$disk" status "^not usable: bound to the kernel's driver hv_storvsc"
   bind "$disk"
   bind "$nic"
