@@ -351,8 +351,9 @@ let package = Package(
     .testTarget(
       name: "SimulatedBusTests",
       dependencies: [
-        "BalloonProtocol", "BalloonVSC", "EchoVSC", "Footprint", "NetworkProtocol", "NetworkVSC",
-        "Platform", "SimulatedBus", "SimulatedHost", "SimulatedLink", "StorageProtocol",
+        "BalloonProtocol", "BalloonVSC", "CLinux", "EchoVSC", "Footprint", "NetworkProtocol",
+        "NetworkVSC", "Platform", "SimulatedBus", "SimulatedHost", "SimulatedLink",
+        "StorageProtocol",
         "StorageVSC", "TestSupport", "VMBus", "VSC", system,
       ],
       swiftSettings: settings),

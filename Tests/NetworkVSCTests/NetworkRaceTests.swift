@@ -9,7 +9,7 @@
   /// A host that rewrites frames' headers, its indices and all else without pause while the driver reads
   /// them: what is used was read once. The buffers have guard pages; run it under AddressSanitizer too.
   /// These are races by intention, which ThreadSanitizer would report.
-  @Suite(.timeLimit(.minutes(60))) struct NetworkRaceTests {
+  @Suite(.timeLimit(.minutes(180))) struct NetworkRaceTests {
     #if ADDRESS_SANITIZER
       private static let standard = 500_000
     #else

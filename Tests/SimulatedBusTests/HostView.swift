@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
+import CLinux
 import Glibc
 import Platform
 import SimulatedLink
@@ -102,17 +103,14 @@ final class HostView {
         content: UnsafeRawBufferPointer(start: model, count: 4096)))
   }
 
-  // SEEK_DATA and SEEK_HOLE of Linux, which the C library shows to GNU programs only.
-  private static let (data, hole): (Int32, Int32) = (3, 4)
-
   /// Pages that are no hole.
   private func data(of file: File) -> [Range<Int>] {
     var stretches: [Range<Int>] = []
     var end = 0
     while true {
-      let start = lseek(file.descriptor, end, Self.data)
+      let start = Int(vmbus_seek_data(file.descriptor, Int64(end)))
       guard start >= 0 else { return stretches }
-      end = lseek(file.descriptor, start, Self.hole)
+      end = Int(vmbus_seek_hole(file.descriptor, Int64(start)))
       stretches.append(start / 4096..<min((end + 4095) / 4096, file.pageCount))
     }
   }

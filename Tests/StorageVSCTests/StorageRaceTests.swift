@@ -11,7 +11,7 @@
   /// A host that rewrites its answers, its indices and the data without pause while the driver reads
   /// them: what is used was read once. The memory has guard pages; run it under AddressSanitizer too.
   /// These are races by intention, which ThreadSanitizer would report.
-  @Suite(.serialized, .timeLimit(.minutes(60))) struct StorageRaceTests {
+  @Suite(.serialized, .timeLimit(.minutes(180))) struct StorageRaceTests {
     #if ADDRESS_SANITIZER
       private static let standard = 500_000
     #else
