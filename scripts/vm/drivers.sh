@@ -195,7 +195,7 @@ load() {
 while :; do
   vsc-storage read --offset 1M --count 8M --to /tmp/read
   status=\$?
-  cmp -n \$(stat -c %s /tmp/read) /tmp/read /tmp/random || exit 99
+  [ ! -e /tmp/read ] || cmp -n \$(stat -c %s /tmp/read) /tmp/read /tmp/random || exit 99
   [ \$status = 0 ] || exit \$status
   echo read
 done
@@ -218,7 +218,10 @@ is_killed_and_starts() {
   guest_seconds=$((60 + kills * 20)) guest "
     for number in \$(seq $kills); do
       vsc-storage bench --pattern randread --time 1000 >/tmp/kill.log 2>&1 & pid=\$!
-      until grep -q \"FLOCK .* \$pid \" /proc/locks; do usleep 20000; done
+      until grep -q \"FLOCK .* \$pid \" /proc/locks; do
+        kill -0 \$pid || { echo \"kill \$number:\"; cat /tmp/kill.log; exit 1; } >&2
+        usleep 20000
+      done
       # While it opens, or when it reads already.
       usleep \$((number * 791930 % 3000000))
       kill -9 \$pid
