@@ -206,7 +206,7 @@ SCRIPT"
 
 is_in_use() {
   guest_background bench vsc-storage bench --pattern randread --time 1000
-  wait_for 20 shows "$disk" status "^not usable: $(node "$disk") is in use by process [0-9]+\$"
+  wait_for 60 shows "$disk" status "^not usable: $(node "$disk") is in use by process [0-9]+\$"
   fails guest vsc-storage info 2>"$scratch/$guest.refused"
   grep 'in use by process' "$scratch/$guest.refused"
   guest_end bench KILL
@@ -239,7 +239,7 @@ is_rescinded_under_load() {
   wait_for 20 guest "[ ! -e $bus/devices/$disk ]"
   host_does 'controller 0 offer'
   # Nobody has said that it is the module's.
-  wait_for 20 shows "$disk" kernel_driver '^hv_storvsc$'
+  wait_for 60 shows "$disk" kernel_driver '^hv_storvsc$'
   bind "$disk"
   guest "vsc-storage read --offset 1M --count 8M | cmp - /tmp/random"
   nothing_is_left "$disk"
@@ -291,7 +291,7 @@ network_is_rescinded_under_load() {
   wait_for 20 guest "[ \$(grep -c 'waiting for $nic' /tmp/tap.log) = $((waits + 1)) ]"
   wait_for 20 guest "[ ! -e $bus/devices/$nic ]"
   host_does 'nic 0 offer'
-  wait_for 20 shows "$nic" kernel_driver '^hv_netvsc$'
+  wait_for 60 shows "$nic" kernel_driver '^hv_netvsc$'
   bind "$nic"
   interface_up
   pings

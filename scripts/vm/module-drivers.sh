@@ -48,7 +48,7 @@ node() { say "/dev/vmbus/$1"; }
 
 nothing_is_left() {
   guest 'cat /sys/class/hv_uservsc/leaked_pages' | grep -x 0
-  wait_for 20 shows "$1" module_memory '^0 of '
+  wait_for 60 shows "$1" module_memory '^0 of '
 }
 
 # --- Checks: operators -----------------------------------------------------------------------------

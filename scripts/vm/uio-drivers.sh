@@ -34,7 +34,7 @@ node() { guest "echo /dev/\$(ls $bus/devices/$1/uio)"; }
 
 # A killed driver's pages are free when its channel is closed.
 nothing_is_left() {
-  wait_for 20 shows "$1" status '^usable$'
+  wait_for 60 shows "$1" status '^usable$'
   wait_for 20 guest "grep -E '^HugePages_Free: +$huge_pages\$' /proc/meminfo"
 }
 
@@ -84,7 +84,7 @@ exports_the_disk() {
 # Unbound under its driver the channel would be lost until the machine is restarted.
 stays_under_load() {
   guest_background bench vsc-storage bench --pattern randread --time 1000
-  wait_for 20 shows "$disk" status "is in use by process [0-9]+\$"
+  wait_for 60 shows "$disk" status "is in use by process [0-9]+\$"
   refused 69 'is open in process' vmbusctl unbind "$disk"
   guest "[ \$(basename \$(readlink $bus/devices/$disk/driver)) = uio_hv_generic ]; [ ! -s /tmp/bench.status ]"
   guest_end bench KILL
