@@ -75,8 +75,13 @@ package struct DisksInUse {
   package var uses: [String] {
     get throws(DiscoveryError) {
       let processes = SysfsDirectory(paths.processes)
-      let mounts = Self.mounts(
-        try processes.textIfPresent("self/mountinfo", limit: 1 << 20) ?? "")
+      // A service may have a view of its own (`PrivateTmp=`): what the first process sees is the system's. Root
+      // alone may ask for that.
+      var mounted = try? processes.textIfPresent("1/mountinfo", limit: 1 << 20)
+      if mounted == nil {
+        mounted = try processes.textIfPresent("self/mountinfo", limit: 1 << 20)
+      }
+      let mounts = Self.mounts(mounted ?? "")
       let swaps = try processes.textIfPresent("swaps", limit: 1 << 16) ?? ""
       var uses: [String] = []
       for (name, number, directory) in devices {
@@ -97,16 +102,17 @@ package struct DisksInUse {
     }
   }
 
-  /// Where devices are mounted, by "major:minor" and by what was mounted. A line is
+  /// Where devices were mounted first, by "major:minor" and by what was mounted. A line is
   /// `36 35 98:0 /root /mnt options optional - type source superoptions`.
   static func mounts(_ text: String) -> [String: String] {
     var mounts: [String: String] = [:]
     for line in text.split(separator: "\n") {
       let words = line.split(separator: " ")
       guard words.count > 5 else { continue }
-      mounts[String(words[2])] = String(words[4])
+      let place = String(words[4])
+      mounts[String(words[2])] = mounts[String(words[2])] ?? place
       if let dash = words.firstIndex(of: "-"), dash + 2 < words.endIndex {
-        mounts[String(words[dash + 2])] = String(words[4])
+        mounts[String(words[dash + 2])] = mounts[String(words[dash + 2])] ?? place
       }
     }
     return mounts

@@ -159,6 +159,21 @@ import VMBus
     #expect(kernel.writes.isEmpty && kernel.driver == "hv_storvsc")
   }
 
+  /// A service with a /tmp of its own has that on the same disk.
+  @Test func whatTheSystemSeesIsTold() async throws {
+    let kernel = try FakeVMBus()
+    try addDisk(kernel)
+    try kernel.tree.write([
+      "proc/1/mountinfo": """
+      22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/root rw
+      31 22 8:1 /srv /srv rw,relatime shared:9 - ext4 /dev/root rw
+      """,
+      "proc/self/mountinfo": "22 1 8:1 /tmp /var/tmp rw,relatime shared:1 - ext4 /dev/root rw",
+    ])
+    let error = await error { try await kernel.binding().unbind(kernel.guid) }
+    #expect(error == .inUse(FakeVMBus.name, by: ["sda1 (mounted at /)"]))
+  }
+
   @Test func whoeverInsistsIsToldWhatItWas() async throws {
     let kernel = try FakeVMBus()
     try addDisk(kernel)

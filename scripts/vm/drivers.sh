@@ -332,7 +332,8 @@ gives_them_back() {
 
 says_nothing() {
   local warnings=0
-  guest 'dmesg | gzip' | gzip -d >"$bed_logs/$guest.dmesg"
+  # Our module is nobody's whom Debian has signed for.
+  guest 'dmesg | gzip' | gzip -d | sed '/module verification failed/d' >"$bed_logs/$guest.dmesg"
   fails grep -iE 'BUG:|pagealloc|Oops:|hostile|malformed|hung task|blocked for more|are lost|hv_uservsc.*(error|fail)' \
     "$bed_logs/$guest.dmesg"
   ! warns || warnings=1

@@ -204,7 +204,7 @@ keeps_its_own_disk() {
   guest "echo 'SUBSYSTEM==\"vmbus\", KERNEL==\"$system_disk\", ENV{VMBUS_DRIVER}=\"uio_hv_generic\"' >>$rules"
   guest "$(page apply)"
   wait_for 60 failed "vmbus-bind@$system_disk"
-  guest "journalctl -q -b -o cat -u vmbus-bind@$system_disk" | grep "the system uses $system_disk: sd. (mounted at /)"
+  guest "journalctl -q -b -o cat -u vmbus-bind@$system_disk" | tee /dev/stderr | grep "the system uses $system_disk: sd. (mounted at /)"
   [[ $(guest "basename \$(readlink $bus/devices/$system_disk/driver)") == hv_storvsc ]]
   guest "systemctl reset-failed vmbus-bind@$system_disk; sed -i '/$system_disk/d' $rules; echo >$bus/devices/$system_disk/driver_override"
 }
