@@ -5,7 +5,7 @@
 
 #include <stddef.h>
 
-extern void *memmem(const void *, size_t, const void *, size_t);
+extern void *_Nullable memmem(const void *_Nonnull, size_t, const void *_Nonnull, size_t);
 
 /// Where `bytes` begin in `memory`, or NULL.
 static inline const void *_Nullable vmbus_find(
