@@ -8,9 +8,15 @@ public import VMBus
 /// driver (`Examples/EchoVSC`).
 public final class EchoVSP: VSP {
   private let openCount = Atomic<Int>(0)
+  private let instance: GUID
   private let flags: OfferFlags
 
-  public init(flags: OfferFlags = []) { self.flags = flags }
+  public init(
+    flags: OfferFlags = [], instance: GUID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
+  ) {
+    self.flags = flags
+    self.instance = instance
+  }
 
   /// Channels that guests have open now.
   public var openChannels: Int { openCount.load(ordering: .sequentiallyConsistent) }
@@ -18,7 +24,7 @@ public final class EchoVSP: VSP {
   public var offer: OfferChannel {
     var offer = OfferChannel()
     offer.interfaceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a001"
-    offer.instanceID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
+    offer.instanceID = instance
     offer.flags = flags
     return offer
   }

@@ -12,46 +12,6 @@ func socketPath(_ name: String = #function) -> String {
   "/tmp/vmbus-test-\(name.prefix { $0 != "(" })-\(UInt32.random(in: 0 ... .max)).sock"
 }
 
-/// A device that sends each packet back.
-struct EchoVSP: VSP {
-  var flags: OfferFlags = []
-  var instance: GUID = "8d1f6a2e-59a6-4a4f-93b7-5f60c0e1a002"
-
-  var offer: OfferChannel {
-    var offer = OfferChannel()
-    offer.interfaceID = EchoVSC.deviceClass.guid
-    offer.instanceID = instance
-    offer.flags = flags
-    return offer
-  }
-
-  func open(_ channel: consuming sending HostChannel, on worker: Worker) {
-    _ = worker.attach(Server(channel: channel))
-  }
-
-  struct Server: Pollable, ~Copyable {
-    var channel: HostChannel
-
-    mutating func poll(budget: Int) -> Int? {
-      var work = 0
-      do {
-        while work < budget, let packet = try channel.receive() {
-          let bytes = array(channel.payload(of: packet))
-          try channel.sendCompletion(unsafe bytes.span.bytes, transactionID: packet.transactionID)
-          work += 1
-        }
-      } catch {
-        return nil
-      }
-      channel.flush()
-      return work == 0 && channel.isClosed ? nil : work
-    }
-
-    mutating func arm() -> Bool { channel.arm() }
-    mutating func disarm() { channel.disarm() }
-  }
-}
-
 func array(_ bytes: RawSpan) -> [UInt8] {
   unsafe bytes.withUnsafeBytes { unsafe [UInt8]($0) }
 }
