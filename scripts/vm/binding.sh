@@ -15,15 +15,7 @@ bed_outputs=(host machine)
 
 usual_processors() { say 1; }
 
-bed_add_parts() {
-  local name module
-  for name in "${kernels[@]}"; do
-    for module in uio uio_hv_generic; do
-      [[ ! -e $bed_parts/kernels/$name/l2/$module.ko ]] ||
-        bed_add_file "$bed_parts/kernels/$name/l2/$module.ko" "/modules/$name.$module.ko"
-    done
-  done
-}
+bed_add_parts() { add_uio; }
 
 # A disk at each of two controllers, and a network.
 guest_script() {
@@ -49,8 +41,7 @@ refuses_without_the_module() {
   wait_for 60 there 0 0
   refused 69 'uio_hv_generic is not loaded (modprobe uio_hv_generic)' vmbusctl bind "$disk"
   refused 64 "'nonsense' is no GUID" vmbusctl bind nonsense
-  guest "for name in uio uio_hv_generic; do
-    [ ! -e /modules/${guest%x*}.\$name.ko ] || insmod /modules/${guest%x*}.\$name.ko; done"
+  load_uio
 }
 
 refuses_what_is_in_use() {

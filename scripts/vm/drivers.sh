@@ -26,13 +26,7 @@ guest_words='' guest_memory=384M guest_starts=1 guest_system=''
 # Other devices, in the words of vmbus-host.
 host_words=''
 
-part_guests() {
-  local kind
-  for kind in ${MODULE_KINDS:-voff vbs vring vall}; do
-    # The older kernel knows no confidential VMBus.
-    [[ $1 == 6.12 && $kind == v[ra]* ]] || say "$1x$2$kind"
-  done
-}
+part_guests() { guests_of_kinds "$@"; }
 
 bed_add_parts() {
   local name
@@ -111,22 +105,6 @@ panics() { warns || say panic_on_warn=1; }
 
 # starts NUMBER: the machine is started for that time.
 starts() { grep -aqx "start $1" "$bed_logs/$guest.machine"; }
-
-# The kernel's modules for devices in user space, for the guests.
-add_uio() {
-  local name module
-  for name in "${kernels[@]}"; do
-    for module in uio uio_hv_generic; do
-      [[ ! -e $bed_parts/kernels/$name/l2/$module.ko ]] ||
-        bed_add_file "$bed_parts/kernels/$name/l2/$module.ko" "/modules/$name.$module.ko"
-    done
-  done
-}
-
-load_uio() {
-  guest "for name in uio uio_hv_generic; do
-    [ ! -e /modules/${guest%x*}.\$name.ko ] || insmod /modules/${guest%x*}.\$name.ko; done"
-}
 
 # host_does LINE: a command for the host's control pipe.
 host_does() { far "echo '$1' >control"; }

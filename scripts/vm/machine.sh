@@ -25,6 +25,31 @@ kvm_works() { "$programs/vmbus-vm" --check 2>/dev/null; }
 # Of the commands of a check, `!` alone would go unnoticed.
 fails() { if "$@"; then return 1; fi; }
 
+# The kernel's modules for devices in user space, for the guests.
+add_uio() {
+  local name module
+  for name in "${kernels[@]}"; do
+    for module in uio uio_hv_generic; do
+      [[ ! -e $bed_parts/kernels/$name/l2/$module.ko ]] ||
+        bed_add_file "$bed_parts/kernels/$name/l2/$module.ko" "/modules/$name.$module.ko"
+    done
+  done
+}
+
+load_uio() {
+  guest "for name in uio uio_hv_generic; do
+    [ ! -e /modules/${guest%x*}.\$name.ko ] || insmod /modules/${guest%x*}.\$name.ko; done"
+}
+
+# guests_of_kinds KERNEL PROCESSORS: a guest for each kind of machine, or those of MODULE_KINDS.
+guests_of_kinds() {
+  local kind
+  for kind in ${MODULE_KINDS:-voff vbs vring vall}; do
+    # The older kernel knows no confidential VMBus.
+    [[ $1 == 6.12 && $kind == v[ra]* ]] || say "$1x$2$kind"
+  done
+}
+
 # machine_script KIND DIRECTORY FILES DEVICES [WORDS [OPTIONS]]: prints what starts the guest's host, with
 # devices in the words of vmbus-host, and machine, with words for its kernel and options. A port has one end
 # for both directions, and can be opened once. GUEST.control goes to the host's control pipe, and GUEST.disk,

@@ -26,13 +26,7 @@ bed_outputs=(host machine)
 
 part_prepare() { prepare_module; }
 
-part_guests() {
-  local kind
-  for kind in ${MODULE_KINDS:-voff vbs vring vall}; do
-    # The older kernel knows no confidential VMBus.
-    [[ $1 == 6.12 && $kind == v[ra]* ]] || say "$1x$2$kind"
-  done
-}
+part_guests() { guests_of_kinds "$@"; }
 
 bed_add_parts() {
   add_module
