@@ -82,9 +82,17 @@ character_device() {
   fi
 }
 
+# make_fifo CHANNEL: the end to write to. Held open for writing, so that it never ends.
+make_fifo() {
+  local held
+  mkfifo "$scratch/$guest.$1"
+  # shellcheck disable=SC2034
+  exec {held}<>"$scratch/$guest.$1"
+}
+
 # bed_start GUEST...: starts the machines, without waiting for the guests.
 bed_start() {
-  local guest channel held
+  local guest channel
   if [[ -z $bed_nested ]]; then
     bed_nested=no
     if kvm_works >/dev/null; then
@@ -97,12 +105,7 @@ bed_start() {
     fi
   fi
   for guest in "$@"; do
-    # Held open for writing, so that it never ends.
-    for channel in "${bed_channels[@]}"; do
-      mkfifo "$scratch/$guest.$channel"
-      # shellcheck disable=SC2034
-      exec {held}<>"$scratch/$guest.$channel"
-    done
+    for channel in "${bed_channels[@]}"; do make_fifo "$channel"; done
     if [[ $bed_nested == yes ]]; then
       start_nested
     else
@@ -124,13 +127,14 @@ bed_memory=1536M bed_disk=''
 # of them emulate one machine (a triple fault, or a guest that stands still), and are slower together.
 start_nested() {
   local channel
+  make_fifo wake
   arguments=(-nodefaults -no-reboot -display none -machine q35 -accel tcg -cpu EPYC -m "$bed_memory"
     -kernel "$bed_parts/kernels/6.12/vmlinuz" -initrd "$scratch/l1.img"
     -append "console=ttyS0 quiet panic=-1 tsc_early_khz=$tsc_khz bed_guest=$guest"
     -serial "file:$bed_logs/$guest.l1"
     -device virtio-serial-pci)
   [[ -z $bed_disk ]] || arguments+=(-drive "file=$scratch/$bed_disk,format=raw,if=virtio,snapshot=on")
-  for channel in "${bed_channels[@]}" "${bed_outputs[@]}"; do
+  for channel in "${bed_channels[@]}" wake "${bed_outputs[@]}"; do
     if [[ " ${bed_outputs[*]} " == *" $channel "* ]]; then
       arguments+=(-chardev "file,id=$channel.$guest,path=$bed_logs/$guest.$channel")
     else
@@ -139,6 +143,17 @@ start_nested() {
     arguments+=(-device "virtserialport,chardev=$channel.$guest,name=$guest.$channel")
   done
   launch "$guest" "$bed_parts/qemu/run" "${arguments[@]}"
+  keep_awake >/dev/null 2>&1 &
+}
+
+# QEMU's processor begins and ends a nested guest by changing the word of its pending interrupts without a lock,
+# and now and then forgets one that another thread has just put there. L1's timer is set anew by its interrupt
+# only, so L1 stood still for good where its guest waited in a loop. Any later interrupt brings the forgotten one.
+keep_awake() {
+  while bed_runs; do
+    say >"$scratch/$guest.wake"
+    sleep 0.2
+  done
 }
 
 # Whether the guest's machine runs still.

@@ -161,10 +161,15 @@ final class KernelDevice: DeviceTransport {
   }
 
   private func checkBinding() throws(TransportError) {
-    let (now, obstacle): (VMBusDeviceRecord?, BindingObstacle?)
+    let now: VMBusDeviceRecord?
+    var obstacle: BindingObstacle?
     do throws(DiscoveryError) {
       now = try VMBusInventory().device(record.instance)
-      obstacle = now?.obstacle(to: KernelModuleDriver.name, try .running())
+      obstacle = try now?.obstacle(to: KernelModuleDriver.name, .running())
+      if obstacle == nil, let facts = try NodeFacts(ofNode: record.moduleNode) {
+        obstacle = NodeFacts.obstacle(
+          facts, node: record.moduleNode, subsystem: KernelModuleDriver.name)
+      }
     } catch {
       throw .unusable(reason: "\(error)")
     }
